@@ -1,0 +1,174 @@
+# Everything here works with Python 3.11 or newer (venv included) and make; the rest is fetched into .venv.
+
+PYTHON ?= python3
+URL ?= http://127.0.0.1:$(or $(PORT),8000)
+COMPOSE ?= docker compose
+ROWS ?= 1000000
+MINUTES ?= 10
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Every package comes from the lock, whatever extra is asked for.
+INSTALL = $(PIP) install --constraint requirements.txt --editable
+SOURCES_OF_INSTALL := setup.cfg pyproject.toml requirements.txt
+
+# READ_TOKEN, when it is in the environment, opens /messages and /stats.
+CURL = curl --fail-with-body --silent --show-error
+BEARER = $(if $(READ_TOKEN),--header "Authorization: Bearer $$READ_TOKEN")
+PRETTY = if command -v jq >/dev/null; then jq .; else $(PYTHON) -m json.tool --no-ensure-ascii; fi
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+##@ Start here
+
+.PHONY: help
+help: ## Show this list
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: install
+install: $(VENV)/.installed ## Put the locked dependencies and the package into .venv
+
+.PHONY: run
+run: install ## Serve on 127.0.0.1:8000 (WEBHOOK_SECRET must be set)
+	@exec $(BIN)/python run.py
+
+.PHONY: demo
+demo: install ## Send tests/data/messages.ndjson to the server at URL, then show what it stored
+	$(BIN)/python -m lyftr_server send tests/data/messages.ndjson --url "$(URL)"
+	@$(CURL) $(BEARER) "$(URL)/messages?limit=5" | $(BIN)/python -m json.tool --no-ensure-ascii
+	@$(CURL) $(BEARER) "$(URL)/stats" | $(BIN)/python -m json.tool --no-ensure-ascii
+
+##@ Ask a running server (URL)
+
+.PHONY: health
+health: ## Is it ready?
+	@$(CURL) "$(URL)/health/ready" | { $(PRETTY); }
+
+.PHONY: messages
+messages: ## The first stored messages
+	@$(CURL) $(BEARER) "$(URL)/messages" | { $(PRETTY); }
+
+.PHONY: stats
+stats: ## Totals and senders
+	@$(CURL) $(BEARER) "$(URL)/stats" | { $(PRETTY); }
+
+.PHONY: metrics
+metrics: ## The metrics that Prometheus reads
+	@$(CURL) "$(URL)/metrics"
+
+##@ Container
+
+.PHONY: up
+up: ## Build the image and start the service
+	$(COMPOSE) up -d --build
+
+.PHONY: down
+down: ## Stop the service and DELETE its stored messages
+	$(COMPOSE) down -v
+
+.PHONY: restart
+restart: ## Restart the service; its messages stay
+	$(COMPOSE) restart api
+
+.PHONY: logs
+logs: ## Follow the service's log
+	$(COMPOSE) logs -f api
+
+##@ Work on it
+
+.PHONY: test
+test: $(VENV)/.installed-test ## All tests, with branch coverage (ARGS goes to pytest)
+	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+
+.PHONY: quick-test
+quick-test: $(VENV)/.installed-test ## The quick tests, up to the first failure
+	$(BIN)/python -m pytest -q -x -m "not slow and not torture and not browser" $(ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.installed-lint ## Style, types, Dockerfile, compose file, shell scripts, Prometheus files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/yamllint --strict .
+	$(BIN)/shellcheck .ci/run
+	@if ! command -v promtool >/dev/null; then \
+		echo "lint: promtool (Debian: prometheus) is not here; config/*.yml stay unchecked" >&2; \
+	else \
+		set -ex; \
+		test ! -e config/prometheus.yml || promtool check config config/prometheus.yml; \
+		test ! -e config/alerts.yml || promtool check rules config/alerts.yml; \
+		test ! -e config/alerts.test.yml || promtool test rules config/alerts.test.yml; \
+	fi
+
+.PHONY: torture
+torture: $(VENV)/.installed-test ## Kill, fill and starve real servers; takes minutes
+	LYFTR_TORTURE=1 $(BIN)/python -m pytest -m torture $(ARGS)
+
+.PHONY: soak
+soak: $(VENV)/.installed-test ## Run under load for MINUTES and watch memory, files and answers
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
+
+.PHONY: mutants
+mutants: $(VENV)/.installed-test ## Break the code on purpose: does a test notice?
+	$(BIN)/python -m tests.mutants $(ARGS)
+
+.PHONY: bench
+bench: $(VENV)/.installed-test ## Messages stored a second
+	$(BIN)/python -m tests.bench.ingest $(ARGS)
+
+.PHONY: bench-reads
+bench-reads: $(VENV)/.installed-test ## Time of each kind of read over ROWS stored messages
+	$(BIN)/python -m tests.bench.reads --rows $(ROWS) $(ARGS)
+
+.PHONY: shell
+shell: install ## A Python shell that has the package
+	@exec $(BIN)/python
+
+# The database is opened for reading only: whoever looks cannot break it.
+.PHONY: db-shell
+db-shell: ## An SQL shell on the database, for reading
+	@url="$${DATABASE_URL:-sqlite:///data/app.db}"; file="$${url#sqlite*:///}"; \
+	if [ ! -e "$$file" ]; then echo "db-shell: there is no database at $$file" >&2; exit 1; fi; \
+	if command -v sqlite3 >/dev/null; then exec sqlite3 -readonly -header -column "$$file"; fi; \
+	if $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then \
+		exec $(PYTHON) -m sqlite3 "file:$$file?mode=ro"; fi; \
+	echo "db-shell: needs the sqlite3 program, or Python 3.12 and newer" >&2; exit 1
+
+.PHONY: lock
+lock: $(VENV)/.created ## Write requirements.txt anew (ARGS=--upgrade for newer versions)
+	$(PIP) install uv
+	$(BIN)/python -m uv pip compile setup.cfg --all-extras --universal --python-version 3.11 \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+		--quiet --output-file requirements.txt $(ARGS)
+
+.PHONY: clean
+clean: ## Remove .venv and all that tools leave behind; stored messages stay
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov \
+		.pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is written after its step, so that a step that broke off is done again.
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "lyftr-server needs Python 3.11 or newer; name one with make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(SOURCES_OF_INSTALL) | $(VENV)/.created
+	$(INSTALL) .
+	@touch $@
+
+$(VENV)/.installed-test: $(SOURCES_OF_INSTALL) | $(VENV)/.created
+	$(INSTALL) '.[test]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-lint: $(SOURCES_OF_INSTALL) | $(VENV)/.created
+	$(INSTALL) '.[lint]'
+	@touch $@ $(VENV)/.installed
