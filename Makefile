@@ -3,6 +3,8 @@
 PYTHON ?= python3
 URL ?= http://127.0.0.1:$(or $(PORT),8000)
 COMPOSE ?= docker compose
+# Compose wants the secret for every command; those that start nothing new do not use it.
+COMPOSE_RUNNING = WEBHOOK_SECRET="$${WEBHOOK_SECRET:-unused}" $(COMPOSE)
 ROWS ?= 1000000
 MINUTES ?= 10
 ARGS ?=
@@ -69,15 +71,15 @@ up: ## Build the image and start the service
 
 .PHONY: down
 down: ## Stop the service and DELETE its stored messages
-	$(COMPOSE) down -v
+	$(COMPOSE_RUNNING) down -v
 
 .PHONY: restart
 restart: ## Restart the service; its messages stay
-	$(COMPOSE) restart api
+	$(COMPOSE_RUNNING) restart api
 
 .PHONY: logs
 logs: ## Follow the service's log
-	$(COMPOSE) logs -f api
+	$(COMPOSE_RUNNING) logs -f api
 
 ##@ Work on it
 
