@@ -1,0 +1,60 @@
+"""Opaque page cursors: a place in the listing, signed together with the filters it belongs to."""
+
+import json
+import sqlite3
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import NamedTuple
+
+from ..schema import Fault, Invalid, MessageQuery
+from ..signature import matches, sign
+
+# 256 characters of message_id take at most 1,024 bytes in UTF-8, and base64 a third more.
+MAX_TOKEN = 2048
+
+
+class Key(NamedTuple):
+    """A place in the listing's order. Text sorts as SQLite sorts it: by code points."""
+
+    instant: str
+    message_id: str
+
+
+FIRST = Key("", "")  # before every row
+LAST = Key("~", "")  # after every row: an instant begins with a digit
+
+
+class Position(NamedTuple):
+    """A page's edge: the rows after `key`, or, going backward, the nearest before it."""
+
+    backward: bool
+    key: Key
+
+
+def key(db: sqlite3.Connection) -> bytes:
+    """Return the key that this database's cursors are signed with."""
+    (found,) = db.execute("SELECT key FROM keys WHERE name = 'cursor'").fetchone()
+    return bytes(found)
+
+
+def encode(key: bytes, position: Position, query: MessageQuery) -> str:
+    """Return a token for `position`, good for this database and these filters alone."""
+    place = [int(position.backward), *position.key]
+    payload = urlsafe_b64encode(json.dumps(place, ensure_ascii=False).encode()).decode()
+    return f"{payload}.{_signature(key, payload, query)}"
+
+
+def decode(key: bytes, token: str, query: MessageQuery) -> Position:
+    """Return the position in a token that encode() made with the same key and filters."""
+    payload, _, signature = token.partition(".")
+    if len(token) > MAX_TOKEN or not matches(_signature(key, payload, query), signature):
+        raise Invalid(
+            Fault(("query", "cursor"), "must come from a page of this listing", "cursor_invalid")
+        )
+    # Only what encode() signed gets here.
+    backward, instant, message_id = json.loads(urlsafe_b64decode(payload))
+    return Position(bool(backward), Key(instant, message_id))
+
+
+def _signature(key: bytes, payload: str, query: MessageQuery) -> str:
+    signed = json.dumps([payload, query.sender, query.since, query.q])
+    return sign(key, signed.encode())

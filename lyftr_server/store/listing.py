@@ -1,0 +1,182 @@
+"""The listing in its order, by sender and since: exact counts and places without a long walk.
+
+Counts for each hour and day, and for each sender and day, answer most of it; what they leave over
+is a short walk on an index. The caller opens a snapshot where several answers must agree.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ..schema import Message, MessageQuery
+from .cursor import FIRST, LAST, Key
+from .sql import json_row
+
+_ROW = "json_array(message_id, from_msisdn, to_msisdn, ts, text)"
+
+
+class Scope(NamedTuple):
+    """The filters that indexes answer: a sender, and the least instant ("": none)."""
+
+    sender: str | None
+    since: str
+
+    @property
+    def first(self) -> Key:
+        return Key(self.since, "")
+
+    @property
+    def table(self) -> str:
+        """The messages, by the index that has this scope in the listing's order."""
+        by = "instant" if self.sender is None else "sender"
+        return f"messages INDEXED BY messages_by_{by}"
+
+    def where(self, condition: str, *values: Any) -> tuple[str, list[Any]]:
+        """Return `condition` on the order's columns, and the sender's, with their parameters."""
+        if self.sender is None:
+            return condition, list(values)
+        return f"from_msisdn = ? AND {condition}", [self.sender, *values]
+
+    def rest(self, after: Key, backward: bool, inclusive: bool) -> tuple[str, list[Any]]:
+        """Return the condition for the scope's rows on one side of a place."""
+        equal = "=" if inclusive else ""
+        if backward:
+            # Both bounds belong to one column, so that the index takes both.
+            return self.where(
+                f"(instant, message_id) <{equal} (?, ?) AND instant >= ?", *after, self.since
+            )
+        if after < self.first:
+            after, equal = self.first, "="
+        return self.where(f"(instant, message_id) >{equal} (?, ?)", *after)
+
+
+def scope(query: MessageQuery) -> Scope:
+    return Scope(query.sender, instant(query.since) if query.since else "")
+
+
+def instant(ts: str) -> str:
+    """Return `ts` as the generated column has it: text that sorts by time."""
+    ts = ts.rstrip("Z")
+    return ts.rstrip("0").rstrip(".") if "." in ts else ts
+
+
+def key_of(row: Message) -> Key:
+    return Key(instant(row.ts), row.message_id)
+
+
+def count(db: sqlite3.Connection, scope: Scope) -> int:
+    """Return how many rows the scope has."""
+    if not scope.since:
+        return _all(db, scope.sender)
+    since, hour, day = scope.since, scope.since[:13], scope.since[:10]
+    if scope.sender is None:
+        later = _sum(db, "day_counts WHERE day > ?", day)
+        later += _sum(db, "hour_counts WHERE hour > ? AND hour < ?", hour, _end_of_day(day))
+        return later + _range(db, scope, since, _end_of_hour(hour))
+    later = _sum(db, "sender_day_counts WHERE from_msisdn = ? AND day > ?", scope.sender, day)
+    return later + _range(db, scope, since, _end_of_day(day))
+
+
+def seek(db: sqlite3.Connection, scope: Scope, offset: int) -> Key | None:
+    """Return the place of the scope's row number `offset` (from 0), None beyond the last."""
+    total = count(db, scope)
+    if offset >= total:
+        return None
+    # From here on without `since`: so many more rows come before.
+    skip = _all(db, scope.sender) - total + offset
+    if scope.sender is None:
+        day, skip, _ = _bucket(db, "day_counts", "day", "true", [], skip)
+        where, values = "hour > ? AND hour < ?", [day, _end_of_day(day)]
+        start, skip, rows = _bucket(db, "hour_counts", "hour", where, values, skip)
+        end = _end_of_hour(start)
+    else:
+        where, values = "from_msisdn = ?", [scope.sender]
+        start, skip, rows = _bucket(db, "sender_day_counts", "day", where, values, skip)
+        end = _end_of_day(start)
+    # The shorter way: from the start of the hour or day, or back from its end.
+    order, skip = ("", skip) if skip < rows / 2 else (" DESC", rows - 1 - skip)
+    where, bounds = scope.where("instant >= ? AND instant < ?", start, end)
+    found = db.execute(
+        f"SELECT instant, message_id FROM {scope.table} WHERE {where}"
+        f" ORDER BY instant{order}, message_id{order} LIMIT 1 OFFSET ?",
+        (*bounds, skip),
+    ).fetchone()
+    return Key(*found)
+
+
+def rows(
+    db: sqlite3.Connection,
+    scope: Scope,
+    place: Key,
+    limit: int,
+    *,
+    backward: bool = False,
+    inclusive: bool = False,
+) -> list[Message]:
+    """Return the `limit` rows after `place`, or the nearest before it; ascending in either case."""
+    where, values = scope.rest(place, backward, inclusive)
+    order = " DESC" if backward else ""
+    found = json_row(
+        db,
+        f"SELECT json_group_array({_ROW}) FROM (SELECT * FROM {scope.table} WHERE {where}"
+        f" ORDER BY instant{order}, message_id{order} LIMIT ?)",
+        (*values, limit),
+    )
+    if backward:
+        found.reverse()
+    return [Message(*row) for row in found]
+
+
+def rows_by_seq(db: sqlite3.Connection, seqs: str) -> list[Message]:
+    """Return the rows of a JSON array of seqs, in the array's order."""
+    found = json_row(
+        db,
+        f"SELECT json_group_array({_ROW}) FROM json_each(?) CROSS JOIN messages ON seq = value",
+        (seqs,),
+    )
+    return [Message(*row) for row in found]
+
+
+def edge(db: sqlite3.Connection, *, last: bool = False) -> str | None:
+    """Return the first or the last row's `ts`, None when there is none."""
+    everything = Scope(None, "")
+    found = rows(db, everything, LAST if last else FIRST, 1, backward=last)
+    return found[0].ts if found else None
+
+
+def _all(db: sqlite3.Connection, sender: str | None) -> int:
+    if sender is None:
+        return _sum(db, "day_counts")
+    return _sum(db, "sender_counts WHERE from_msisdn = ?", sender)
+
+
+def _sum(db: sqlite3.Connection, source: str, *values: Any) -> int:
+    (found,) = db.execute(f"SELECT coalesce(sum(n), 0) FROM {source}", values).fetchone()
+    return int(found)
+
+
+def _range(db: sqlite3.Connection, scope: Scope, start: str, end: str) -> int:
+    where, values = scope.where("instant >= ? AND instant < ?", start, end)
+    (found,) = db.execute(f"SELECT count(*) FROM {scope.table} WHERE {where}", values).fetchone()
+    return int(found)
+
+
+def _bucket(
+    db: sqlite3.Connection, table: str, column: str, where: str, values: Sequence[str], skip: int
+) -> tuple[str, int, int]:
+    """Return the bucket with row number `skip`, the row's number in it, and its rows."""
+    bucket, upto, n = db.execute(
+        f"SELECT * FROM (SELECT {column}, sum(n) OVER (ORDER BY {column}) AS upto, n"
+        f" FROM {table} WHERE {where}) WHERE upto > ? LIMIT 1",
+        (*values, skip),
+    ).fetchone()
+    return bucket, skip - (upto - n), n
+
+
+# The first text after all that begin with an hour or day: ';' comes after ':', 'U' after 'T'.
+def _end_of_hour(hour: str) -> str:
+    return hour + ";"
+
+
+def _end_of_day(day: str) -> str:
+    return day + "U"

@@ -1,0 +1,177 @@
+"""What readers ask: pages, single messages, totals, statistics. Exact, whatever the table holds."""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ..schema import Message, MessageQuery
+from . import cursor, listing
+from .cursor import LAST, Key, Position
+from .listing import Scope, key_of
+from .sql import Stop, Stopped, snapshot
+
+__all__ = [
+    "Key",
+    "Page",
+    "Row",
+    "Stop",
+    "Stopped",
+    "chunk",
+    "key_of",
+    "message",
+    "page",
+    "stats",
+    "total",
+]
+
+DAY_US = 86_400_000_000
+MINUTE_US = 60_000_000
+TOP = 10
+
+Row = Message
+
+
+class Page(NamedTuple):
+    """A page of the listing, with the cursors of the pages beside it (None: there is none)."""
+
+    data: Sequence[Message]
+    total: int
+    next_cursor: str | None
+    previous_cursor: str | None
+
+
+def page(db: sqlite3.Connection, query: MessageQuery, stop: Stop) -> Page:
+    """Return the page that `query` asks for. Invalid for a bad cursor; Stopped."""
+    if stop():
+        raise Stopped
+    signing = cursor.key(db)
+    start = cursor.decode(signing, query.cursor, query) if query.cursor else None
+    with snapshot(db):
+        scope = listing.scope(query)
+        total = listing.count(db, scope)
+        if start is None:
+            found = _at_offset(db, scope, query, total)
+        else:
+            found = _at_position(db, scope, query.limit, start)
+    return _with_cursors(found, total, signing, query)
+
+
+class _Found(NamedTuple):
+    """Rows, and the keys to go on from on either side."""
+
+    data: Sequence[Message]
+    next: Key | None
+    previous: Key | None
+
+
+def _at_offset(db: sqlite3.Connection, scope: Scope, query: MessageQuery, total: int) -> _Found:
+    place = listing.seek(db, scope, query.offset) if query.offset else scope.first
+    if place is None:
+        return _Found([], None, LAST if total else None)
+    data = listing.rows(db, scope, place, query.limit, inclusive=True)
+    return _found(
+        data, place, more=query.offset + len(data) < total, before=bool(query.offset and total)
+    )
+
+
+def _at_position(db: sqlite3.Connection, scope: Scope, limit: int, start: Position) -> _Found:
+    data = listing.rows(db, scope, start.key, limit + 1, backward=start.backward)
+    more = len(data) > limit
+    if more:
+        del data[0 if start.backward else -1]
+    behind = bool(
+        listing.rows(db, scope, start.key, 1, backward=not start.backward, inclusive=True)
+    )
+    if start.backward:
+        return _found(data, start.key, more=behind, before=more)
+    return _found(data, start.key, more=more, before=behind)
+
+
+def _found(data: list[Message], place: Key, *, more: bool, before: bool) -> _Found:
+    """Name the keys that lead on from `data`, or from `place` where no row is left.
+
+    No message_id has U+0000, so nothing lies between `place` and the same with it: rows before the
+    one include the row at the other.
+    """
+    if data:
+        first, last = key_of(data[0]), key_of(data[-1])
+    else:
+        first, last = Key(place.instant, place.message_id + "\0"), cursor.FIRST
+    return _Found(data, last if more else None, first if before else None)
+
+
+def _with_cursors(found: _Found, total: int, signing: bytes, query: MessageQuery) -> Page:
+    def token(key: Key | None, backward: bool) -> str | None:
+        return key and cursor.encode(signing, Position(backward, key), query)
+
+    return Page(found.data, total, token(found.next, False), token(found.previous, True))
+
+
+def chunk(
+    db: sqlite3.Connection, query: MessageQuery, after: Key | None, size: int, stop: Stop
+) -> list[Row]:
+    """Return the next `size` rows of the listing after `after`; none at its end. Stopped.
+
+    Each call is a short snapshot of its own, so a long export holds back no checkpoint.
+    """
+    if stop():
+        raise Stopped
+    scope = listing.scope(query)
+    return listing.rows(db, scope, after or scope.first, size, inclusive=after is None)
+
+
+def message(db: sqlite3.Connection, message_id: str) -> Message | None:
+    """Return the stored message with this id."""
+    found = db.execute(
+        "SELECT message_id, from_msisdn, to_msisdn, ts, text FROM messages WHERE message_id = ?",
+        (message_id,),
+    ).fetchone()
+    return found and Message(*found)
+
+
+def total(db: sqlite3.Connection) -> int:
+    """Return how many messages are stored."""
+    return listing.count(db, Scope(None, ""))
+
+
+def stats(db: sqlite3.Connection, now_us: int) -> dict[str, Any]:
+    """Return the statistics, with the contract's keys. `now_us`: microseconds since 1970."""
+    with snapshot(db):
+        distinct = dict(db.execute("SELECT what, n FROM distinct_counts"))
+        top = _top_senders(db)
+        return {
+            "total_messages": total(db),
+            "senders_count": distinct["senders"],
+            "messages_per_sender": [{"from": sender, "count": n} for sender, n in top],
+            "first_message_ts": listing.edge(db),
+            "last_message_ts": listing.edge(db, last=True),
+            "recipients_count": distinct["recipients"],
+            "messages_last_24h": _stored_since(db, now_us - DAY_US),
+            "top_sender": top[0][0] if top else None,
+        }
+
+
+def _top_senders(db: sqlite3.Connection) -> list[tuple[str, int]]:
+    """Return the busiest senders; ties by number.
+
+    n lies in rank_floor .. 2 * rank_floor - 1. So each of the first ten has at least the tenth
+    largest rank_floor, and its own rank_floor is more than half of that.
+    """
+    return db.execute(
+        "SELECT from_msisdn, n FROM sender_counts WHERE rank_floor > coalesce((SELECT rank_floor"
+        f" FROM sender_counts ORDER BY rank_floor DESC LIMIT 1 OFFSET {TOP - 1}), 0) / 2"
+        f" ORDER BY n DESC, from_msisdn LIMIT {TOP}"
+    ).fetchall()
+
+
+def _stored_since(db: sqlite3.Connection, cutoff_us: int) -> int:
+    """Return how many rows were stored at or after the cutoff: whole minutes, and a part of one."""
+    minute = cutoff_us // MINUTE_US
+    (whole, part) = db.execute(
+        "SELECT (SELECT coalesce(sum(n), 0) FROM stored_minute_counts WHERE minute > :minute),"
+        " (SELECT count(*) FROM stored_minute_counts JOIN messages"
+        "  ON seq BETWEEN first_seq AND last_seq WHERE minute = :minute"
+        "  AND created_at >= :cutoff AND created_at / 60000000 = :minute)",
+        {"minute": minute, "cutoff": cutoff_us},
+    ).fetchone()
+    return int(whole) + int(part)

@@ -1,0 +1,254 @@
+"""The database's schema, and the forward-only steps to it from each earlier version."""
+
+import logging
+import sqlite3
+import unicodedata
+
+from .errors import Unopenable
+from .sql import statements, transaction
+
+logger = logging.getLogger(__name__)
+
+APPLICATION_ID = 0x4C594654  # "LYFT": which program a SQLite file belongs to
+
+# 1: the messages. `seq` is the order of storing; AUTOINCREMENT never reuses one, so that what
+# refers to a seq (the search index) cannot come to mean another row. `instant` is `ts` without
+# its Z and trailing zeros: as text it sorts by time, to the nanosecond, from year 1 to 9999, which
+# no 64-bit integer does.
+MESSAGES = """
+CREATE TABLE messages (
+    seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+    message_id  TEXT NOT NULL UNIQUE,
+    from_msisdn TEXT NOT NULL,
+    to_msisdn   TEXT NOT NULL,
+    ts          TEXT NOT NULL,
+    text        TEXT,
+    created_at  INTEGER NOT NULL, -- microseconds since 1970, by the server's clock
+    instant     TEXT NOT NULL GENERATED ALWAYS AS (
+        CASE WHEN instr(ts, '.') THEN rtrim(rtrim(rtrim(ts, 'Z'), '0'), '.') ELSE rtrim(ts, 'Z') END
+    ) VIRTUAL
+) STRICT;
+
+CREATE INDEX messages_by_instant ON messages (instant, message_id);
+CREATE INDEX messages_by_sender ON messages (from_msisdn, instant, message_id);
+
+CREATE TRIGGER messages_are_immutable BEFORE UPDATE ON messages BEGIN
+    SELECT RAISE(ABORT, 'messages are immutable: delete the row and insert another');
+END;
+
+-- one row that the readiness probe writes
+CREATE TABLE probe (id INTEGER PRIMARY KEY CHECK (id = 1), at INTEGER NOT NULL) STRICT;
+INSERT INTO probe VALUES (1, 0);
+
+-- random keys of this database (page cursors are signed with one)
+CREATE TABLE keys (name TEXT PRIMARY KEY, key BLOB NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO keys VALUES ('cursor', randomblob(32));
+"""
+
+# 2: counts that follow the rows by trigger, in the same transaction. A trigger does not fire for
+# a repeat, and holds the counts even when a person deletes rows with the sqlite3 shell.
+#
+# `rank_floor` is n when n last doubled, so rank_floor <= n < 2 * rank_floor: the ten busiest
+# senders are found through an index that changes log(n) times a sender, not with every message.
+COUNTS = """
+CREATE TABLE hour_counts (hour TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE day_counts (day TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE sender_counts (
+    from_msisdn TEXT PRIMARY KEY, n INTEGER NOT NULL, rank_floor INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX sender_counts_by_rank ON sender_counts (rank_floor);
+CREATE TABLE sender_day_counts (
+    from_msisdn TEXT NOT NULL, day TEXT NOT NULL, n INTEGER NOT NULL,
+    PRIMARY KEY (from_msisdn, day)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE recipient_counts (
+    to_msisdn TEXT PRIMARY KEY, n INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+-- how many rows sender_counts and recipient_counts have: count(*) walks them all
+CREATE TABLE distinct_counts (what TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+-- by created_at; first_seq and last_seq bound the seq of every row of that minute
+CREATE TABLE stored_minute_counts (
+    minute INTEGER PRIMARY KEY, n INTEGER NOT NULL,
+    first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL
+) STRICT;
+"""
+
+# Fills the counts from the rows. rank_floor may be any number that keeps its promise.
+RECOUNT = """
+DELETE FROM distinct_counts;
+DELETE FROM hour_counts;
+DELETE FROM day_counts;
+DELETE FROM sender_counts;
+DELETE FROM sender_day_counts;
+DELETE FROM recipient_counts;
+DELETE FROM stored_minute_counts;
+INSERT INTO hour_counts
+    SELECT substr(instant, 1, 13), count(*) FROM messages GROUP BY 1;
+INSERT INTO day_counts
+    SELECT substr(hour, 1, 10), sum(n) FROM hour_counts GROUP BY 1;
+INSERT INTO sender_day_counts
+    SELECT from_msisdn, substr(instant, 1, 10), count(*) FROM messages GROUP BY 1, 2;
+INSERT INTO sender_counts
+    SELECT from_msisdn, sum(n), sum(n) FROM sender_day_counts GROUP BY 1;
+INSERT INTO recipient_counts
+    SELECT to_msisdn, count(*) FROM messages GROUP BY 1;
+INSERT INTO stored_minute_counts
+    SELECT created_at / 60000000, count(*), min(seq), max(seq) FROM messages GROUP BY 1;
+INSERT INTO distinct_counts VALUES
+    ('senders', (SELECT count(*) FROM sender_counts)),
+    ('recipients', (SELECT count(*) FROM recipient_counts));
+"""
+
+COUNT_TRIGGERS = """
+CREATE TRIGGER messages_count_insert AFTER INSERT ON messages BEGIN
+    INSERT INTO hour_counts VALUES (substr(new.instant, 1, 13), 1)
+        ON CONFLICT DO UPDATE SET n = n + 1;
+    INSERT INTO day_counts VALUES (substr(new.instant, 1, 10), 1)
+        ON CONFLICT DO UPDATE SET n = n + 1;
+    INSERT INTO sender_counts VALUES (new.from_msisdn, 1, 1)
+        ON CONFLICT DO UPDATE SET n = n + 1;
+    INSERT INTO sender_day_counts VALUES (new.from_msisdn, substr(new.instant, 1, 10), 1)
+        ON CONFLICT DO UPDATE SET n = n + 1;
+    INSERT INTO recipient_counts VALUES (new.to_msisdn, 1)
+        ON CONFLICT DO UPDATE SET n = n + 1;
+    INSERT INTO stored_minute_counts VALUES (new.created_at / 60000000, 1, new.seq, new.seq)
+        ON CONFLICT DO UPDATE SET n = n + 1,
+            first_seq = min(first_seq, new.seq), last_seq = max(last_seq, new.seq);
+END;
+
+-- An upsert that updates does not fire these.
+CREATE TRIGGER sender_counts_insert AFTER INSERT ON sender_counts BEGIN
+    UPDATE distinct_counts SET n = n + 1 WHERE what = 'senders';
+END;
+CREATE TRIGGER sender_counts_delete AFTER DELETE ON sender_counts BEGIN
+    UPDATE distinct_counts SET n = n - 1 WHERE what = 'senders';
+END;
+CREATE TRIGGER recipient_counts_insert AFTER INSERT ON recipient_counts BEGIN
+    UPDATE distinct_counts SET n = n + 1 WHERE what = 'recipients';
+END;
+CREATE TRIGGER recipient_counts_delete AFTER DELETE ON recipient_counts BEGIN
+    UPDATE distinct_counts SET n = n - 1 WHERE what = 'recipients';
+END;
+
+CREATE TRIGGER sender_counts_raise AFTER UPDATE OF n ON sender_counts
+WHEN new.n >= 2 * new.rank_floor OR new.n < new.rank_floor BEGIN
+    UPDATE sender_counts SET rank_floor = new.n WHERE from_msisdn = new.from_msisdn;
+END;
+
+CREATE TRIGGER messages_count_delete AFTER DELETE ON messages BEGIN
+    UPDATE hour_counts SET n = n - 1 WHERE hour = substr(old.instant, 1, 13);
+    DELETE FROM hour_counts WHERE hour = substr(old.instant, 1, 13) AND n = 0;
+    UPDATE day_counts SET n = n - 1 WHERE day = substr(old.instant, 1, 10);
+    DELETE FROM day_counts WHERE day = substr(old.instant, 1, 10) AND n = 0;
+    UPDATE sender_counts SET n = n - 1 WHERE from_msisdn = old.from_msisdn;
+    DELETE FROM sender_counts WHERE from_msisdn = old.from_msisdn AND n = 0;
+    UPDATE sender_day_counts SET n = n - 1
+        WHERE from_msisdn = old.from_msisdn AND day = substr(old.instant, 1, 10);
+    DELETE FROM sender_day_counts
+        WHERE from_msisdn = old.from_msisdn AND day = substr(old.instant, 1, 10) AND n = 0;
+    UPDATE recipient_counts SET n = n - 1 WHERE to_msisdn = old.to_msisdn;
+    DELETE FROM recipient_counts WHERE to_msisdn = old.to_msisdn AND n = 0;
+    UPDATE stored_minute_counts SET n = n - 1 WHERE minute = old.created_at / 60000000;
+    DELETE FROM stored_minute_counts WHERE minute = old.created_at / 60000000 AND n = 0;
+END;
+"""
+
+# 3: the search index over casefolded text. It covers the rows up to `search_state.watermark`; rows
+# deleted from that range wait in `search_deleted` until the index has forgotten them. `unicode` is
+# the version of the case folding: another Python may fold some letters another way.
+SEARCH = """
+CREATE VIRTUAL TABLE search USING fts5(
+    text, content = '', columnsize = 0, tokenize = 'trigram case_sensitive 1'
+);
+CREATE TABLE search_state (
+    id INTEGER PRIMARY KEY CHECK (id = 1), watermark INTEGER NOT NULL, unicode TEXT NOT NULL
+) STRICT;
+INSERT INTO search_state VALUES (1, 0, '');
+CREATE TABLE search_deleted (seq INTEGER PRIMARY KEY, text TEXT NOT NULL) STRICT;
+CREATE TRIGGER messages_search_delete AFTER DELETE ON messages
+WHEN old.text IS NOT NULL AND old.seq <= (SELECT watermark FROM search_state) BEGIN
+    INSERT INTO search_deleted VALUES (old.seq, old.text);
+END;
+CREATE TRIGGER messages_search_insert AFTER INSERT ON messages
+WHEN new.seq <= (SELECT watermark FROM search_state) BEGIN
+    SELECT RAISE(ABORT, 'seq is the order of storing: leave it out');
+END;
+"""
+
+FORGET_INDEX = """
+INSERT INTO search (search) VALUES ('delete-all');
+DELETE FROM search_deleted;
+UPDATE search_state SET watermark = 0;
+"""
+
+# STEPS[n] brings version n to n + 1. A released step never changes.
+STEPS = (MESSAGES, COUNTS + RECOUNT + COUNT_TRIGGERS, SEARCH)
+VERSION = len(STEPS)
+
+
+class NewerDatabase(Unopenable):
+    """A later version of this program wrote the database."""
+
+
+class ForeignDatabase(Unopenable):
+    """The file is another program's database."""
+
+
+def check(db: sqlite3.Connection) -> int:
+    """Return the schema's version, 0 for an empty file; raise NewerDatabase, ForeignDatabase.
+
+    Reads only. A file that is no database raises sqlite3.DatabaseError.
+    """
+    version = _pragma(db, "user_version")
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    ours = _pragma(db, "application_id") == APPLICATION_ID
+    if not ours and (version or tables):
+        raise ForeignDatabase("the database belongs to another program")
+    if version > VERSION:
+        raise NewerDatabase(
+            f"the database has schema version {version}, and this program knows none after"
+            f" {VERSION}: install a later one"
+        )
+    return version
+
+
+def migrate(db: sqlite3.Connection) -> None:
+    """Bring the database to this version, each step and its number in one transaction."""
+    while (version := check(db)) < VERSION:
+        _step(db, version)
+    _start_over_for_other_unicode(db)
+
+
+def _step(db: sqlite3.Connection, version: int) -> None:
+    with transaction(db):
+        if check(db) != version:  # another process was faster
+            return
+        if version:
+            (rows,) = db.execute("SELECT count(*) FROM messages").fetchone()
+            logger.info(
+                "migrating %d messages from schema version %d to %d", rows, version, version + 1
+            )
+        for statement in statements(STEPS[version]):
+            db.execute(statement)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {version + 1}")
+    if version:
+        logger.info("migrated to schema version %d", version + 1)
+
+
+def _start_over_for_other_unicode(db: sqlite3.Connection) -> None:
+    unicode = unicodedata.unidata_version
+    found, watermark = db.execute("SELECT unicode, watermark FROM search_state").fetchone()
+    if found == unicode:
+        return
+    with transaction(db):
+        if watermark:
+            logger.info("building the search index anew for Unicode %s", unicode)
+            for statement in statements(FORGET_INDEX):
+                db.execute(statement)
+        db.execute("UPDATE search_state SET unicode = ?", (unicode,))
+
+
+def _pragma(db: sqlite3.Connection, name: str) -> int:
+    (value,) = db.execute(f"PRAGMA {name}").fetchone()
+    return int(value)

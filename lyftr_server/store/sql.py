@@ -1,0 +1,64 @@
+"""Small helpers over a sqlite3.Connection in autocommit mode (isolation_level=None)."""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+# Asked between bounded pieces of a long read: True when nobody waits for the answer any more.
+Stop = Callable[[], bool]
+
+
+class Stopped(Exception):
+    """The reader went away before its answer was ready."""
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """One write transaction: all or nothing."""
+    with _between(db, "BEGIN IMMEDIATE"):
+        yield
+
+
+@contextmanager
+def snapshot(db: sqlite3.Connection) -> Iterator[None]:
+    """One read transaction: every statement in it sees the same rows.
+
+    Keep it short: the WAL cannot be reset while one is open.
+    """
+    with _between(db, "BEGIN"):
+        yield
+
+
+@contextmanager
+def _between(db: sqlite3.Connection, begin: str) -> Iterator[None]:
+    db.execute(begin)
+    try:
+        yield
+        db.execute("COMMIT")
+    finally:
+        # An error such as a full disk may have ended the transaction already.
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+
+
+def json_row(db: sqlite3.Connection, sql: str, parameters: Sequence[Any]) -> list[Any]:
+    """Return the JSON array that `sql` makes of many rows.
+
+    Every row that SQLite hands to Python gives up the GIL and may wait 5 ms to get it back from a
+    busy event loop; so many rows come as one.
+    """
+    row = db.execute(sql, parameters).fetchone()
+    found: list[Any] = json.loads(row[0])
+    return found
+
+
+def statements(script: str) -> Iterator[str]:
+    """Split a script. sqlite3's own executescript() would commit before it starts."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
