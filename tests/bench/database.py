@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 import sqlite3
 import time
 from pathlib import Path
+
+from lyftr_server.schema import Message
+from lyftr_server.store import MessageStore
+from tests.bench.bodies import messages
+
+# Rows of six values each: within the 32,766 that a statement of SQLite may bind.
+BULK = 5000
 
 
 def count_rows(path: Path) -> int:
@@ -25,3 +34,24 @@ def settled_rows(path: Path, limit_seconds: float = 30.0) -> int:
         if rows == before:
             break
     return rows
+
+
+def build_database(path: Path, rows: int) -> None:
+    """Store `rows` messages through the store itself, and let its search index cover them all."""
+    asyncio.run(_fill(path, rows))
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists() and log.stat().st_size:
+        raise RuntimeError(f"{path} alone is not the whole database: {log.name} is not empty")
+
+
+async def _fill(path: Path, rows: int) -> None:
+    store = MessageStore(path, queue_limit=BULK, max_batch=BULK)
+    await store.open()
+    try:
+        waiting = (Message(*message) for message in messages("before", rows))
+        while bulk := list(itertools.islice(waiting, BULK)):
+            await asyncio.gather(*map(store.insert, bulk))
+        while await store.search_backlog():
+            await asyncio.sleep(0.1)  # noqa: ASYNC110 - the store tells nobody when it is done
+    finally:
+        await store.close()

@@ -180,9 +180,9 @@ class Outcome:
             f"Measured {headline(self.facts)}.",
             "",
             f"{plan['rounds']} interleaved rounds of {plan['seconds']} s, each server started "
-            "fresh for each; unique signed messages; median (least–greatest). Every server that stores "
-            "syncs before it answers (`synchronous=FULL`), and after each round its rows were "
-            "counted against its answers.",
+            "fresh for each; unique signed messages; median (least–greatest). All that store "
+            "sync before they answer (`synchronous=FULL`), and after each round their rows were "
+            "counted against their answers.",
             "",
             f"{main} connections:",
             "",
