@@ -1,0 +1,460 @@
+"""What an operator finds in config/, tried with the operator's own tools and the real server."""
+
+import configparser
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lyftr_server.config import VARIABLES, Config
+from lyftr_server.signature import sign
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = ROOT / "config"
+DASHBOARD = json.loads((CONFIG / "grafana/dashboards/lyftr.json").read_text())
+RULES = [
+    rule
+    for group in yaml.safe_load((CONFIG / "alerts.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
+SECRET = "operations"
+# request_latency_ms is the name that users of the contract know; the same in seconds is beside it.
+LINT_ALLOWED = ("request_latency_ms ",)
+
+
+def needs(program: str, package: str) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not here (Debian: {package})")
+
+
+def run(*command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, **options
+    )
+
+
+def expressions(node: Any) -> Iterator[str]:
+    """Yield every PromQL expression of a dashboard, with Grafana's variables filled in."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in {"expr", "query"} and isinstance(value, str):
+                # label_values(selector, label) is Grafana's own; the selector is PromQL.
+                expression = re.sub(r"^label_values\((.*), \w+\)$", r"\1", value)
+                yield expression.replace("$__rate_interval", "1m").replace("$instance", ".*")
+            else:
+                yield from expressions(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from expressions(value)
+
+
+PANELS = [
+    pytest.param(list(expressions(panel)), id=panel["title"])
+    for panel in DASHBOARD["panels"]
+    if panel["type"] != "row"
+]
+EVERY_EXPRESSION = [*expressions(DASHBOARD), *(rule["expr"] for rule in RULES)]
+
+
+def selectors(expression: str) -> set[str]:
+    return set(re.findall(r"[a-zA-Z_:][\w:]*\{[^}]*\}", expression))
+
+
+# -- rules and dashboard, by themselves
+
+
+def test_prometheus_accepts_its_configuration_and_the_rules() -> None:
+    needs("promtool", "prometheus")
+    checked = run("promtool", "check", "config", CONFIG / "prometheus.yml")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert f"{len(RULES)} rules found" in checked.stdout
+
+
+def test_rules_fire_on_bad_series_and_are_silent_on_healthy_ones() -> None:
+    needs("promtool", "prometheus")
+    tested = run("promtool", "test", "rules", CONFIG / "alerts.test.yml")
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+def test_each_rule_has_a_series_that_fires_it() -> None:
+    tests = yaml.safe_load((CONFIG / "alerts.test.yml").read_text())["tests"]
+    fired = {
+        case["alertname"]
+        for test in tests
+        for case in test.get("alert_rule_test", ())
+        if case["exp_alerts"]
+    }
+    assert fired == {rule["alert"] for rule in RULES}
+
+
+@pytest.mark.parametrize("rule", [pytest.param(rule, id=rule["alert"]) for rule in RULES])
+def test_a_rule_says_what_is_wrong_and_where_to_read_on(rule: dict[str, Any]) -> None:
+    notes = rule["annotations"]
+    assert rule["labels"]["severity"] in {"critical", "warning"}
+    assert notes["summary"]
+    assert notes["description"]
+    assert notes["runbook"] == f"README.md#alert-{rule['alert'].lower()}"
+
+
+def test_the_runbook_has_a_chapter_for_each_rule() -> None:
+    chapters = anchors((ROOT / "README.md").read_text())
+    pointed_at = {rule["annotations"]["runbook"].partition("#")[2] for rule in RULES}
+    assert pointed_at == {anchor for anchor in chapters if anchor.startswith("alert-lyftr")}
+
+
+def anchors(markdown: str) -> set[str]:
+    """Return the fragments that GitHub gives to headings, and those of explicit anchors."""
+    headings = re.findall(r"^#+ +(.+?) *$", markdown, re.MULTILINE)
+    slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return slugs | set(re.findall(r'<a (?:id|name)="([^"]+)"', markdown))
+
+
+def test_the_dashboard_is_laid_out_and_asks_the_provisioned_source() -> None:
+    sources = yaml.safe_load(
+        (CONFIG / "grafana/provisioning/datasources/prometheus.yml").read_text()
+    )
+    (source,) = sources["datasources"]
+    wanted = {"type": source["type"], "uid": source["uid"]}
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert place["x"] + place["w"] <= 24
+        assert not cells & taken, f"{panel['title']} lies over another panel"
+        taken |= cells
+        for target in panel.get("targets", ()):
+            assert target["datasource"] == panel["datasource"] == wanted
+        if panel["type"] == "timeseries":
+            assert all(target["legendFormat"] for target in panel["targets"]), panel["title"]
+    identities = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(set(identities)) == len(identities)
+    assert re.fullmatch("[0-9]+[sm]", DASHBOARD["refresh"])
+
+
+def test_compose_mounts_what_is_there_and_where_it_is_looked_for() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    mounts = {}
+    for service in services.values():
+        for volume in service.get("volumes", ()):
+            source, inside, *_ = volume.split(":")
+            if source.startswith("."):
+                assert (ROOT / source).exists(), f"{source} is mounted, but is not there"
+                mounts[inside] = ROOT / source
+    assert mounts["/etc/grafana/provisioning"] == CONFIG / "grafana/provisioning"
+
+    (provider,) = yaml.safe_load(
+        (CONFIG / "grafana/provisioning/dashboards/lyftr.yml").read_text()
+    )["providers"]
+    assert mounts[provider["options"]["path"]] == CONFIG / "grafana/dashboards"
+
+    # Rules are named relative to prometheus.yml: inside, too, they are beside it.
+    (prometheus,) = (Path(inside) for inside in mounts if inside.endswith("/prometheus.yml"))
+    assert mounts[str(prometheus.with_name("alerts.yml"))] == CONFIG / "alerts.yml"
+
+    scraped = yaml.safe_load((CONFIG / "prometheus.yml").read_text())["scrape_configs"]
+    target = scraped[0]["static_configs"][0]["targets"][0]
+    sources = yaml.safe_load(
+        (CONFIG / "grafana/provisioning/datasources/prometheus.yml").read_text()
+    )
+    for address in (f"http://{target}", sources["datasources"][0]["url"]):
+        assert urllib.parse.urlsplit(address).hostname in services
+
+
+# -- the real server and a real Prometheus
+
+
+@contextlib.contextmanager
+def process(
+    command: list[str], directory: Path, environment: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program with its output in `directory`/output; end it at the end."""
+    directory.mkdir(exist_ok=True)
+    with (directory / "output").open("wb") as output:
+        started = subprocess.Popen(
+            command, cwd=directory, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        yield started
+    finally:
+        started.terminate()
+        try:
+            started.wait(20)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.wait()
+
+
+@contextlib.contextmanager
+def server(directory: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Run the real server on a free port; yields its process and its URL."""
+    plain = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    settings = {"WEBHOOK_SECRET": SECRET, "PORT": "0", **environment}
+    command = [sys.executable, str(ROOT / "run.py")]
+    with process(command, directory, plain | settings) as started:
+
+        def listening() -> str | None:
+            assert started.poll() is None, (directory / "output").read_text()
+            for line in (directory / "output").read_text().splitlines():
+                if '"listening"' in line:
+                    return f"http://127.0.0.1:{json.loads(line)['port']}"
+            return None
+
+        yield started, wait_for(listening)
+
+
+def wait_for(look: Callable[[], Any], seconds: float = 20) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            if found := look():
+                return found
+        time.sleep(0.1)
+    raise AssertionError(f"waited {seconds} s in vain for {look.__qualname__}")
+
+
+def get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        body: bytes = answer.read()
+    return body
+
+
+def post(url: str, body: bytes, signature: str | None = None) -> int:
+    headers = {"X-Signature": signature or sign(SECRET.encode(), body)}
+    request = urllib.request.Request(f"{url}/webhook", body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            answer.read()
+            status: int = answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            status = error.code
+    return status
+
+
+def message(number: int, text: str = "hello") -> bytes:
+    fields = {"message_id": f"m{number}", "from": "+919876543210", "to": "+14155550100"}
+    return json.dumps({**fields, "ts": "2025-01-15T10:00:00Z", "text": text}).encode()
+
+
+class Prometheus:
+    """The HTTP API of a running Prometheus."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def api(self, path: str, **query: str) -> Any:
+        answer = json.loads(get(f"{self._url}/api/v1/{path}?{urllib.parse.urlencode(query)}"))
+        assert answer["status"] == "success"
+        return answer["data"]
+
+    def ask(self, expression: str) -> list[dict[str, Any]]:
+        result: list[dict[str, Any]] = self.api("query", query=expression)["result"]
+        return result
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """A Prometheus with our configuration that has watched a server take a few messages."""
+    needs("prometheus", "prometheus")
+    directory = tmp_path_factory.mktemp("prometheus")
+    with server(tmp_path_factory.mktemp("server")) as (_, url):
+        shutil.copy(CONFIG / "alerts.yml", directory)
+        settings = yaml.safe_load((CONFIG / "prometheus.yml").read_text())
+        settings["global"] = dict.fromkeys(
+            ("scrape_interval", "scrape_timeout", "evaluation_interval"), "1s"
+        )
+        settings["scrape_configs"][0]["static_configs"] = [
+            {"targets": [url.removeprefix("http://")]}
+        ]
+        (directory / "prometheus.yml").write_text(yaml.safe_dump(settings))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        command = ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data"]
+        command += [f"--web.listen-address={address}", "--log.level=warn"]
+        with process(command, directory, dict(os.environ)):
+            prometheus = Prometheus(f"http://{address}")
+            wait_for(lambda: prometheus.ask("lyftr_ready == 1"))
+            talk(url)
+            # Two scrapes after the last message, so that there are rates of everything.
+            wait_for(
+                lambda: prometheus.ask(
+                    'increase(webhook_requests_total{result="conflict"}[1m]) > 0'
+                    " and count_over_time(webhook_requests_total[1m]) > 3"
+                )
+            )
+            yield prometheus
+
+
+def talk(url: str) -> None:
+    """Send messages that end in several ways, and read them."""
+    assert [post(url, message(number)) for number in range(5)] == [200] * 5
+    assert post(url, message(1)) == 200
+    assert post(url, message(2, "other words")) == 200
+    assert post(url, message(3), "0" * 64) == 401
+    assert post(url, b"{}") == 422
+    for path in ("/messages", "/stats", "/health/ready"):
+        get(url + path)
+
+
+def test_prometheus_reads_our_metrics(watched: Prometheus) -> None:
+    (target,) = watched.api("targets")["activeTargets"]
+    assert (target["health"], target["lastError"]) == ("up", "")
+    assert target["labels"]["job"] == "lyftr"
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_a_panel_has_data(watched: Prometheus, panel: list[str]) -> None:
+    for expression in panel:
+        assert watched.ask(expression), f"nothing for {expression}"
+
+
+def test_every_series_that_a_rule_or_a_panel_names_is_there(watched: Prometheus) -> None:
+    wanted = {each for expression in EVERY_EXPRESSION for each in selectors(expression)}
+    # A server that is well has no 5xx; with any other status the series is the same.
+    asked = {selector.replace('"5.."', '"2.."') for selector in wanted}
+    missing = [selector for selector in sorted(asked) if not watched.ask(selector)]
+    assert not missing
+    names = {selector.partition("{")[0] for selector in wanted}
+    assert {"up", "lyftr_ready", "http_requests_total", "lyftr_commit_seconds_bucket"} <= names
+    # No name stands outside a selector, where this test would not see it.
+    bare = " ".join(re.sub(r"\{[^}]*\}", "{}", expression) for expression in EVERY_EXPRESSION)
+    assert not re.findall(r"\b(?:lyftr|http|webhook|request|process)_\w+\b(?!\{)", bare)
+
+
+def test_every_rule_is_evaluated_and_only_the_conflict_fires(watched: Prometheus) -> None:
+    def evaluated() -> Any:
+        groups = watched.api("rules")["groups"]
+        rules = [rule for group in groups for rule in group["rules"]]
+        fires = any(rule["state"] == "firing" for rule in rules)
+        return fires and all(rule["health"] != "unknown" for rule in rules) and rules
+
+    rules = wait_for(evaluated)
+    assert {rule["name"]: rule.get("lastError") for rule in rules} == {
+        rule["alert"]: None for rule in RULES
+    }
+    assert {rule["name"] for rule in rules if rule["state"] != "inactive"} == {"LyftrConflicts"}
+
+
+def test_promtool_finds_no_fault_in_the_metrics(tmp_path: Path) -> None:
+    needs("promtool", "prometheus")
+    with server(tmp_path / "server") as (_, url):
+        talk(url)
+        exposition = get(f"{url}/metrics").decode()
+    checked = run("promtool", "check", "metrics", input=exposition)
+    notes = [
+        line for line in checked.stderr.splitlines() if line and not line.startswith(LINT_ALLOWED)
+    ]
+    assert not notes
+
+
+# -- systemd
+
+
+def unit() -> configparser.RawConfigParser:
+    parsed = configparser.RawConfigParser(strict=False)
+    parsed.optionxform = str  # type: ignore[assignment,method-assign]
+    parsed.read_string((CONFIG / "lyftr-server.service").read_text())
+    return parsed
+
+
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    needs("systemd-analyze", "systemd")
+    text = (CONFIG / "lyftr-server.service").read_text()
+    program = unit()["Service"]["ExecStart"].split()[0]
+    copy = tmp_path / "lyftr-server.service"
+    # Everything but the path of the program, which is not installed here.
+    copy.write_text(text.replace(program, sys.executable))
+    verified = run("systemd-analyze", "verify", copy)
+    complaints = [line for line in verified.stderr.splitlines() if "lyftr-server" in line]
+    assert (verified.returncode, complaints) == (0, [])
+
+
+def test_the_unit_agrees_with_the_package() -> None:
+    service = unit()["Service"]
+    package = configparser.ConfigParser()
+    package.read(ROOT / "setup.cfg")
+    program, command = service["ExecStart"].split()
+    assert f"{Path(program).name} =" in package["options.entry_points"]["console_scripts"]
+    assert command == "serve"
+    assert float(service["TimeoutStopSec"]) > Config(secrets=(b"k",)).drain_seconds
+    assert service["Environment"] == (
+        f"DATABASE_URL=sqlite:////var/lib/{service['StateDirectory']}/app.db"
+    )
+    assert service["RestartPreventExitStatus"] == "2"
+
+
+def test_the_server_tells_systemd_how_it_is(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(10)
+
+        def hear(state: bytes) -> None:
+            while state not in systemd.recv(4096).splitlines():
+                pass
+
+        told = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "500000"}
+        with server(tmp_path / "server", **told) as (started, url):
+            hear(b"READY=1")
+            assert get(f"{url}/health/ready")
+            for _ in range(3):
+                before = time.monotonic()
+                hear(b"WATCHDOG=1")
+                assert time.monotonic() - before < 0.5
+            started.send_signal(signal.SIGTERM)
+            hear(b"STOPPING=1")
+            assert started.wait(20) == 0
+
+
+# -- the environment file
+
+
+def example() -> dict[str, str]:
+    """Return every variable of the example, commented out or not."""
+    text = (CONFIG / "lyftr.env.example").read_text()
+    pairs = re.findall(r"^#?([A-Z_]+)=(.*)$", text, re.MULTILINE)
+    assert len(dict(pairs)) == len(pairs), "a variable is there twice"
+    return dict(pairs)
+
+
+def test_the_example_names_every_variable_with_its_default() -> None:
+    assert example() == {name: default or "" for name, (default, _) in VARIABLES.items()}
+
+
+def test_each_variable_of_the_example_comes_with_an_explanation() -> None:
+    paragraphs = (CONFIG / "lyftr.env.example").read_text().split("\n\n")[1:]
+    for paragraph in paragraphs:
+        assert re.search(r"^#?[A-Z_]+=", paragraph, re.MULTILINE), paragraph
+        assert re.match(r"# [A-Z].{20}", paragraph), paragraph
+
+
+def test_the_example_as_it_is_lacks_nothing_but_the_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    text = (CONFIG / "lyftr.env.example").read_text()
+    (tmp_path / ".env").write_text(
+        text.replace("WEBHOOK_SECRET=\n", f"WEBHOOK_SECRET={SECRET}\n", 1)
+    )
+    assert Config.from_environ() == Config(secrets=(SECRET.encode(),))
