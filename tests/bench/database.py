@@ -51,7 +51,7 @@ async def _fill(path: Path, rows: int) -> None:
         waiting = (Message(*message) for message in messages("before", rows))
         while bulk := list(itertools.islice(waiting, BULK)):
             await asyncio.gather(*map(store.insert, bulk))
-        while await store.search_backlog():
-            await asyncio.sleep(0.1)  # noqa: ASYNC110 - the store tells nobody when it is done
+        while await store.search_backlog():  # noqa: ASYNC110 - nobody is told when it is done
+            await asyncio.sleep(0.1)
     finally:
         await store.close()

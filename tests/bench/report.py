@@ -209,7 +209,8 @@ class Outcome:
                 )
                 medians = [statistics.median(values) for values in (rate, p50, p99) if values]
                 cells.append("{:,.0f} ({:.2f} / {:.1f})".format(*medians) if medians else "–")
-            if cells.count("–") < len(cells) - 1 or len(self.loads) == 1:
+            # Who was measured at the main load alone is in the table above.
+            if len(cells) - cells.count("–") >= min(2, len(cells)):
                 rows.append([label, *cells])
         return rows
 
