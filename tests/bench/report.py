@@ -54,10 +54,10 @@ class Spread:
 
     def show(self, form: str) -> str:
         """Write it as 5,310 (5,100-5,402)."""
-        low, high = min(self.values), max(self.values)
-        if len(self.values) == 1:
-            return f"{low:{form}}"
-        return f"{self.median:{form}} ({low:{form}}–{high:{form}})"
+        low, middle, high = (
+            f"{value:{form}}" for value in (min(self.values), self.median, max(self.values))
+        )
+        return middle if low == high else f"{middle} ({low}–{high})"
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ COLUMNS = (
     ("max ms", "max_ms", ".0f"),
     ("CPU µs each", "cpu_us", ".0f"),
     ("peak RSS MB", "rss_mb", ".0f"),
-    ("refused", "refused", ".0f"),
+    ("not 200", "refused", ".0f"),
 )
 
 
@@ -156,7 +156,7 @@ class Outcome:
         """Return the tables and bars for a terminal."""
         parts = ["", headline(self.facts), ""]
         for connections in self.loads:
-            parts += [f"{connections} connections", *_aligned(self._table(connections)), ""]
+            parts += [_plural(connections), *_aligned(self._table(connections)), ""]
         parts += [f"SKIPPED {name}: {why}" for name, why in self.skipped.items()]
         return "\n".join(parts + [bar.show() for bar in self.bars()])
 
@@ -184,7 +184,7 @@ class Outcome:
             "sync before they answer (`synchronous=FULL`), and after each round their rows were "
             "counted against their answers.",
             "",
-            f"{main} connections:",
+            f"{_plural(main)}:",
             "",
             *_markdown(self._table(main)),
             "",
@@ -253,6 +253,10 @@ class Outcome:
 
 def _ratio(one: float, other: float) -> float:
     return one / other
+
+
+def _plural(connections: int) -> str:
+    return f"{connections} connection{'s' if connections > 1 else ''}"
 
 
 def _at_least(text: str, values: dict[int, float], limit: float) -> Bar:
