@@ -77,7 +77,7 @@ def line_up(rows: int) -> list[Contestant]:
     full = replace(
         ours,
         name="ours-full",
-        label=f"lyftr-server, {rows:,} messages stored before",
+        label=f"lyftr-server, {rows:,} stored before",
         stored_rows=rows,
         every_connections=False,
     )

@@ -6,7 +6,7 @@ from html import escape
 from typing import NamedTuple
 
 WIDTH = 900
-LABELS = 330
+LABELS = 320
 FIGURES = 190
 LINE = 30
 
