@@ -1,0 +1,47 @@
+"""The command line: lyftr-server COMMAND, or python -m lyftr_server COMMAND."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from . import __version__
+from .commands import healthcheck, send, serve, sign
+
+_COMMANDS = (serve, sign, send, healthcheck)
+
+_DESCRIPTION = """\
+Receives signed messages as webhooks, stores each exactly once, and shows them.
+
+  WEBHOOK_SECRET=... lyftr-server serve       run the server
+  lyftr-server sign < message.json            sign a body, for curl
+  lyftr-server send messages.ndjson           sign and post a file of messages
+
+Configuration is by environment variables; see the README."""
+
+_EPILOG = """\
+exit status: 0 done; 1 it went wrong; 2 the command line or the configuration is wrong;
+130 interrupted."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="lyftr-server",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"lyftr-server {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        command.add_to(commands)
+    options = parser.parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""lyftr-server healthcheck: ask a running server whether it is ready."""
+
+import argparse
+import sys
+from http.client import HTTPConnection, HTTPException
+
+from ..config import ConfigError, setting
+from . import Commands, add
+
+# Listening on any address, it answers on the loopback one.
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+def add_to(commands: Commands) -> None:
+    parser = add(
+        commands,
+        "healthcheck",
+        "exit 0 when the server is ready",
+        details="Asks /health/ready on HOST and PORT; for containers, which have no curl.",
+        examples="  lyftr-server healthcheck\n  PORT=9000 lyftr-server healthcheck --timeout 1",
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=5, metavar="SECONDS", help="patience (default: 5)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    try:
+        host, port = setting("HOST"), setting("PORT")
+    except ConfigError as error:
+        print(f"lyftr-server healthcheck: {error}", file=sys.stderr)
+        return 2
+    connection = HTTPConnection(_ANY.get(host, host), port, timeout=options.timeout)
+    try:
+        connection.request("GET", "/health/ready")
+        answer = connection.getresponse()
+        print(answer.read().decode("utf-8", "replace"))
+    except (OSError, HTTPException) as error:
+        print(f"lyftr-server healthcheck: {error}", file=sys.stderr)
+        return 1
+    finally:
+        connection.close()
+    return 0 if answer.status == 200 else 1

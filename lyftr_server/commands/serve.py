@@ -1,0 +1,51 @@
+"""lyftr-server serve: run the server until it is told to stop."""
+
+import argparse
+import logging
+
+from ..config import Config, ConfigError
+from ..log import JsonLines, Output, event
+from . import Commands, add
+
+logger = logging.getLogger(__name__)
+
+
+def add_to(commands: Commands) -> None:
+    parser = add(
+        commands,
+        "serve",
+        "run the server",
+        details="Configured by environment variables and ./.env. SIGTERM or SIGINT stops it:\n"
+        "requests in flight finish, then it ends with status 0. A second signal ends it at once.",
+        examples="  WEBHOOK_SECRET=testsecret lyftr-server serve\n"
+        "  WEBHOOK_SECRET=testsecret PORT=9000 LOG_LEVEL=WARNING lyftr-server serve",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(_options: argparse.Namespace) -> int:
+    output = Output()
+    try:
+        return _serve(output)
+    finally:
+        output.close()
+
+
+def _serve(output: Output) -> int:
+    # Until the configuration is known its faults are told in its own form.
+    JsonLines(output).install("INFO")
+    try:
+        settings = Config.from_environ()
+    except ConfigError as error:
+        event(logger, logging.ERROR, "configuration_invalid", faults=error.faults)
+        return 2
+    lines = JsonLines(output, settings.app_name, settings.env)
+    lines.install(settings.log_level)
+    # Importing the server takes a quarter of a second, which a fault need not wait for.
+    from ..server import Unstartable, run
+
+    try:
+        return run(settings, output, lines)
+    except Unstartable as error:
+        event(logger, logging.ERROR, "cannot_start", detail=str(error))
+        return 2

@@ -1,0 +1,198 @@
+"""The configuration: environment variables, and a .env file for those the environment leaves unset."""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import voluptuous as vol
+from dotenv import dotenv_values
+
+
+class ConfigError(Exception):
+    """The configuration is unusable; `faults` maps each bad variable to what it must be."""
+
+    def __init__(self, faults: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{name} {fault}" for name, fault in faults.items()))
+        self.faults = dict(faults)
+
+
+def _integer(least: int, most: int) -> Callable[[str], int]:
+    def validate(value: str) -> int:
+        if not re.fullmatch("[0-9]{1,15}", value) or not least <= int(value) <= most:
+            raise vol.Invalid(f"must be a whole number from {least} to {most}")
+        return int(value)
+
+    return validate
+
+
+def _seconds(value: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", value):
+        raise vol.Invalid("must be a number of seconds, such as 10 or 0.5")
+    return float(value)
+
+
+def _one_of(*names: str) -> Callable[[str], str]:
+    def validate(value: str) -> str:
+        if value not in names:
+            raise vol.Invalid(f"must be one of {', '.join(names)}")
+        return value
+
+    return validate
+
+
+def _log_level(value: str) -> str:
+    return _one_of("DEBUG", "INFO", "WARNING", "ERROR")(value.upper())
+
+
+def _key(value: str) -> bytes:
+    # Bytes that are not UTF-8 come as surrogates in os.environ; they go back as they were.
+    return value.encode("utf-8", "surrogateescape")
+
+
+def _key_file(value: str) -> bytes:
+    try:
+        key = Path(value).read_bytes()
+    except OSError as error:
+        raise vol.Invalid(f"cannot be read: {error.strerror}") from error
+    key = key.removesuffix(b"\n").removesuffix(b"\r")
+    if not key:
+        raise vol.Invalid("names an empty file")
+    return key
+
+
+def _token(value: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]+", value):
+        raise vol.Invalid("must be printable ASCII without spaces")
+    return value
+
+
+def _database_path(value: str) -> Path:
+    form = re.fullmatch(r"sqlite(?:\+aiosqlite)?:///([^?#]+)", value)
+    if not form or form[1].startswith(":"):
+        raise vol.Invalid("must be sqlite:///relative/path or sqlite:////absolute/path of a file")
+    return Path(form[1])
+
+
+# Each variable with the default as one would set it, and its validator. None: no default.
+VARIABLES: Mapping[str, tuple[str | None, Callable[[str], Any]]] = {
+    "WEBHOOK_SECRET": (None, _key),
+    "WEBHOOK_SECRET_PREVIOUS": (None, _key),
+    "WEBHOOK_SECRET_FILE": (None, _key_file),
+    "DATABASE_URL": ("sqlite:///data/app.db", _database_path),
+    "HOST": ("127.0.0.1", str),
+    "PORT": ("8000", _integer(0, 65535)),
+    "LOG_LEVEL": ("INFO", _log_level),
+    "APP_NAME": ("lyftr", str),
+    "ENV": ("production", str),
+    "DEDUPE_BY": ("message_id", _one_of("message_id", "content")),
+    "READ_TOKEN": (None, _token),
+    "MAX_BODY_BYTES": ("1048576", _integer(1, 2**30)),
+    "QUEUE_LIMIT": ("10000", _integer(1, 10**7)),
+    "DRAIN_SECONDS": ("10", _seconds),
+}
+
+_SCHEMA = vol.Schema(
+    {
+        vol.Optional(name) if default is None else vol.Optional(name, default=default): validator
+        for name, (default, validator) in VARIABLES.items()
+    },
+    extra=vol.REMOVE_EXTRA,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything a server is told. `secrets` has the current key first, then the previous one."""
+
+    secrets: tuple[bytes, ...] = field(repr=False)
+    database_path: Path = Path("data/app.db")
+    host: str = "127.0.0.1"
+    port: int = 8000
+    log_level: str = "INFO"
+    app_name: str = "lyftr"
+    env: str = "production"
+    dedupe_by: str = "message_id"
+    read_token: str | None = field(default=None, repr=False)
+    max_body_bytes: int = 1048576
+    queue_limit: int = 10000
+    drain_seconds: float = 10.0
+
+    @classmethod
+    def from_environ(cls) -> "Config":
+        """Read the environment and ./.env, or raise ConfigError with every fault at once."""
+        given = environment()
+        faults = {}
+        if "WEBHOOK_SECRET" in given and "WEBHOOK_SECRET_FILE" in given:
+            faults["WEBHOOK_SECRET_FILE"] = "must not be set together with WEBHOOK_SECRET"
+        elif "WEBHOOK_SECRET" not in given and "WEBHOOK_SECRET_FILE" not in given:
+            faults["WEBHOOK_SECRET"] = "must be set to the key that senders sign with"
+        try:
+            values = _SCHEMA(given)
+        except vol.MultipleInvalid as error:
+            raise ConfigError(faults | _named(error)) from error
+        if faults:
+            raise ConfigError(faults)
+        secret = values.get("WEBHOOK_SECRET") or values["WEBHOOK_SECRET_FILE"]
+        previous = values.get("WEBHOOK_SECRET_PREVIOUS")
+        return cls(
+            secrets=(secret, previous) if previous else (secret,),
+            database_path=values["DATABASE_URL"],
+            host=values["HOST"],
+            port=values["PORT"],
+            log_level=values["LOG_LEVEL"],
+            app_name=values["APP_NAME"],
+            env=values["ENV"],
+            dedupe_by=values["DEDUPE_BY"],
+            read_token=values.get("READ_TOKEN"),
+            max_body_bytes=values["MAX_BODY_BYTES"],
+            queue_limit=values["QUEUE_LIMIT"],
+            drain_seconds=values["DRAIN_SECONDS"],
+        )
+
+
+def environment() -> dict[str, str]:
+    """Return the variables that are set; an empty one counts as unset. The environment wins."""
+    file = Path(".env")
+    # interpolate=False: a secret may hold a dollar sign.
+    values = dotenv_values(file, interpolate=False) if file.is_file() else {}
+    return {name: value for name, value in {**values, **os.environ}.items() if value}
+
+
+def setting(name: str) -> Any:
+    """Return one variable's value, for commands that need no more; ConfigError when it is bad."""
+    default, validate = VARIABLES[name]
+    value = environment().get(name, default)
+    try:
+        return None if value is None else validate(value)
+    except vol.Invalid as error:
+        raise ConfigError({name: error.msg}) from error
+
+
+def secret() -> bytes:
+    """Return the current key, for commands that sign; ConfigError when there is none."""
+    key = setting("WEBHOOK_SECRET") or setting("WEBHOOK_SECRET_FILE")
+    if key is None:
+        raise ConfigError(
+            {"WEBHOOK_SECRET": "must be set to the key that the server verifies with"}
+        )
+    return bytes(key)
+
+
+def notify_socket() -> str | None:
+    """Return the address of systemd's notification socket, when started by systemd."""
+    return os.environ.get("NOTIFY_SOCKET")
+
+
+def watchdog_seconds() -> float | None:
+    """Return how often systemd wants to hear from us (WatchdogSec), or None."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return None
+    value = os.environ.get("WATCHDOG_USEC", "")
+    return int(value) / 1e6 if re.fullmatch("[0-9]+", value) else None
+
+
+def _named(error: vol.MultipleInvalid) -> dict[str, str]:
+    return {str(each.path[0]): each.msg for each in error.errors}

@@ -1,0 +1,31 @@
+"""One handler for each route, and the routes."""
+
+from ..base import BaseHandler
+from .messages import MessageHandler, MessagesHandler, StatsHandler
+from .operations import (
+    HealthHandler,
+    LiveHandler,
+    MetricsHandler,
+    NotFoundHandler,
+    ReadyHandler,
+    RootHandler,
+)
+from .webhook import WebhookHandler
+
+# Paths that stand for themselves, and the one that holds an id.
+EXACT: dict[str, type[BaseHandler]] = {
+    handler.route: handler
+    for handler in (
+        WebhookHandler,
+        MessagesHandler,
+        StatsHandler,
+        HealthHandler,
+        LiveHandler,
+        ReadyHandler,
+        MetricsHandler,
+        RootHandler,
+    )
+}
+PATTERNS: list[tuple[str, type[BaseHandler]]] = [(r"/messages/([^/]+)", MessageHandler)]
+
+__all__ = ["EXACT", "PATTERNS", "NotFoundHandler"]

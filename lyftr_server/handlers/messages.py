@@ -1,0 +1,110 @@
+"""What is stored: a page of messages, one message, all of them as a stream, and statistics."""
+
+import asyncio
+import json
+import time
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from ..base import PRIVATE, BaseHandler, Refused
+from ..schema import Message, MessageQuery, parse_query
+from ..store import Page
+
+T = TypeVar("T")
+
+
+class ReadHandler(BaseHandler):
+    """A handler that reads messages: behind READ_TOKEN, and no longer than its client waits."""
+
+    _reading: "asyncio.Future[Any] | None" = None
+
+    def check(self) -> None:
+        super().check()
+        self.check_read_token()
+
+    async def read(self, reading: "asyncio.Future[T] | Any") -> T:
+        """Await a read of the store, which stops when the client goes away."""
+        self._reading = asyncio.ensure_future(reading)
+        try:
+            return await self._reading  # type: ignore[no-any-return]
+        except asyncio.CancelledError:
+            raise Refused(499, "client closed request") from None
+
+    def on_connection_close(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+
+
+class MessagesHandler(ReadHandler):
+    """GET /messages: a page of messages."""
+
+    route = "/messages"
+
+    async def get(self) -> None:
+        query = parse_query(self.request.query_arguments)
+        page: Page = await self.read(self.application.store.page(query))
+        content = {
+            "data": [_row(message) for message in page.data],
+            "total": page.total,
+            "limit": query.limit,
+            "offset": query.offset,
+            "next_cursor": page.next_cursor,
+        }
+        links = _links(query, page, "offset" in self.request.query_arguments)
+        self.reply_json(200, content, [*PRIVATE, *links])
+
+
+class MessageHandler(ReadHandler):
+    """GET /messages/{message_id}: one message."""
+
+    route = "/messages/{message_id}"
+
+    async def get(self, message_id: str) -> None:
+        message = await self.read(self.application.store.message(message_id))
+        if message is None:
+            raise Refused(404, "no such message", headers=PRIVATE)
+        self.reply_json(200, _row(message), PRIVATE)
+
+
+class StatsHandler(ReadHandler):
+    """GET /stats: counts over all messages."""
+
+    route = "/stats"
+
+    async def get(self) -> None:
+        now_us = time.time_ns() // 1000
+        stats: dict[str, Any] = await self.read(self.application.store.stats(now_us))
+        self.reply_json(200, stats, PRIVATE)
+
+
+def _row(message: Message) -> dict[str, Any]:
+    return {
+        "message_id": message.message_id,
+        "from": message.from_msisdn,
+        "to": message.to_msisdn,
+        "ts": message.ts,
+        "text": message.text,
+    }
+
+
+def _links(query: MessageQuery, page: Page, by_offset: bool) -> list[tuple[str, str]]:
+    """Return the Link header (RFC 8288): by offset for those who page so, else by cursor."""
+    links = []
+    if page.next_cursor is not None:
+        place = (
+            {"offset": query.offset + query.limit} if by_offset else {"cursor": page.next_cursor}
+        )
+        links.append(_link("next", query, place))
+    if page.previous_cursor is not None:
+        if by_offset:
+            place = {"offset": max(0, query.offset - query.limit)}
+        else:
+            place = {"cursor": page.previous_cursor}
+        links.append(_link("prev", query, place))
+    return [("Link", ", ".join(links))] if links else []
+
+
+def _link(rel: str, query: MessageQuery, place: dict[str, Any]) -> str:
+    filters = {"from": query.sender, "since": query.since, "q": query.q, "limit": query.limit}
+    arguments = {name: value for name, value in filters.items() if value is not None} | place
+    return f'</messages?{urlencode(arguments)}>; rel="{rel}"'

@@ -1,0 +1,34 @@
+"""POST /webhook."""
+
+from ..base import RETRY_AFTER, BaseHandler, Refused
+from ..schema import parse_message
+from ..store import QueueFull
+
+_OK = b'{"status": "ok"}'
+
+
+class WebhookHandler(BaseHandler):
+    """POST /webhook: store a signed message once."""
+
+    route = "/webhook"
+    methods = ("POST",)
+
+    def check(self) -> None:
+        if self.application.draining or self.application.store.full:
+            raise _unavailable()
+        self.check_method()
+        self.check_size()
+        self.check_signature()
+
+    async def post(self) -> None:
+        message = parse_message(self.request.body)
+        self.message_id = message.message_id
+        try:
+            self.result = await self.application.store.insert(message)
+        except QueueFull:
+            raise _unavailable() from None
+        self.reply(200, _OK)
+
+
+def _unavailable() -> Refused:
+    return Refused(503, "try again later", result="unavailable", headers=[RETRY_AFTER])

@@ -1,0 +1,218 @@
+"""Every metric of the server: born at zero, closed label sets, one registry per application."""
+
+import platform
+import sqlite3
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import tornado
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from . import __version__
+
+RESULTS = (
+    "created",
+    "duplicate",
+    "conflict",
+    "invalid_signature",
+    "validation_error",
+    "too_large",
+    "storage_error",
+    "unavailable",
+    "aborted",
+)
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+LATENCY_MS = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
+COMMIT_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Histogram:
+    """Counts by bucket as plain integers: 0.3 us an observation, a library's child takes 1.8."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def buckets(self, divisor: float = 1) -> list[tuple[str, float]]:
+        """Return the cumulative counts, each with its bound divided by `divisor`."""
+        total = 0
+        found = []
+        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
+            total += count
+            name = "+Inf" if bound == float("inf") else str(float(bound / divisor))
+            found.append((name, float(total)))
+        return found
+
+
+@dataclass
+class StoreMetrics:
+    """What the store counts; it knows nothing of Prometheus."""
+
+    commit_seconds: Histogram = field(default_factory=lambda: Histogram(COMMIT_SECONDS))
+    batch_size: Histogram = field(default_factory=lambda: Histogram(BATCH_SIZES))
+    errors: int = 0
+
+
+@dataclass(frozen=True)
+class Gauges:
+    """What is read at the moment of a scrape. None: not to be had now."""
+
+    ready: bool
+    requests_in_flight: int
+    connections: int
+    queue_depth: int
+    queue_limit: int
+    database_bytes: int | None
+    wal_bytes: int | None
+    disk_free_bytes: int | None
+    disk_size_bytes: int | None
+    stored_messages: int | None
+    search_backlog: int | None
+
+
+class Metrics(Collector):
+    """Counts requests and results; renders them with what the rest of the server counts."""
+
+    def __init__(
+        self, app_name: str, env: str, store: StoreMetrics, lines_dropped: Callable[[], int]
+    ) -> None:
+        self._requests: Counter[tuple[str, str, int]] = Counter()
+        self._durations: dict[tuple[str, str], Histogram] = {}
+        self._results = dict.fromkeys(RESULTS, 0)
+        self._build = (
+            __version__,
+            platform.python_version(),
+            tornado.version,
+            sqlite3.sqlite_version,
+            app_name,
+            env,
+        )
+        self._store = store
+        self._lines_dropped = lines_dropped
+        self._gauges: Gauges | None = None
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+        ProcessCollector(registry=self.registry)
+
+    def request(self, method: str, route: str, status: int, latency_ms: float) -> None:
+        """Count one ended request. `route` is one of the application's, or `unmatched`."""
+        if method not in METHODS:
+            method = "OTHER"
+        self._requests[method, route, status] += 1
+        durations = self._durations.get((method, route))
+        if durations is None:
+            durations = self._durations[method, route] = Histogram(LATENCY_MS)
+        durations.observe(latency_ms)
+
+    def result(self, result: str) -> None:
+        """Count how one delivery to /webhook ended: one of RESULTS."""
+        self._results[result] += 1
+
+    def render(self, accept: str, gauges: Gauges) -> tuple[bytes, str]:
+        """Return the exposition and its content type: OpenMetrics when `accept` asks for it."""
+        encoder, content_type = choose_encoder(accept)
+        self._gauges = gauges
+        return encoder(self.registry), content_type
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the families; the two that people look for come first."""
+        requests = CounterMetricFamily(
+            "http_requests", "Requests ended.", labels=("method", "path", "status")
+        )
+        for (method, route, status), count in sorted(self._requests.items()):
+            requests.add_metric((method, route, str(status)), count)
+        yield requests
+        results = CounterMetricFamily(
+            "webhook_requests", "Deliveries to /webhook, by how they ended.", labels=("result",)
+        )
+        for result, count in self._results.items():
+            results.add_metric((result,), count)
+        yield results
+        yield from self._latency()
+        build = GaugeMetricFamily(
+            "lyftr_build_info",
+            "What is running; always 1.",
+            labels=("version", "python", "tornado", "sqlite", "app", "env"),
+        )
+        build.add_metric(self._build, 1)
+        yield build
+        yield from self._store_families()
+        if self._gauges is not None:
+            yield from _gauge_families(self._gauges)
+
+    def _latency(self) -> Iterable[Metric]:
+        every = Histogram(LATENCY_MS)
+        seconds = HistogramMetricFamily(
+            "http_request_duration_seconds",
+            "Time from a request's head to the end of its answer.",
+            labels=("method", "path"),
+        )
+        for (method, route), durations in sorted(self._durations.items()):
+            every.counts = [a + b for a, b in zip(every.counts, durations.counts, strict=True)]
+            every.sum += durations.sum
+            seconds.add_metric((method, route), durations.buckets(1000), durations.sum / 1000)
+        yield HistogramMetricFamily(
+            "request_latency_ms",
+            "The same for all requests, in milliseconds.",
+            buckets=every.buckets(),
+            sum_value=every.sum,
+        )
+        yield seconds
+
+    def _store_families(self) -> Iterable[Metric]:
+        for name, text, histogram in (
+            ("lyftr_commit_seconds", "Time of a commit.", self._store.commit_seconds),
+            ("lyftr_commit_batch_size", "Messages in a commit.", self._store.batch_size),
+        ):
+            yield HistogramMetricFamily(
+                name, text, buckets=histogram.buckets(), sum_value=histogram.sum
+            )
+        yield CounterMetricFamily(
+            "lyftr_storage_errors",
+            "Failures of the store: commits, reads, upkeep.",
+            value=self._store.errors,
+        )
+        yield CounterMetricFamily(
+            "lyftr_log_lines_dropped",
+            "Log lines lost because standard output stalled.",
+            value=self._lines_dropped(),
+        )
+
+
+def _gauge_families(gauges: Gauges) -> Iterable[Metric]:
+    for name, text, value in (
+        ("lyftr_ready", "1 when /health/ready says so.", gauges.ready),
+        ("lyftr_requests_in_flight", "Requests being served.", gauges.requests_in_flight),
+        ("lyftr_connections", "Open client connections.", gauges.connections),
+        ("lyftr_queue_depth", "Messages that wait for a commit.", gauges.queue_depth),
+        ("lyftr_queue_limit", "QUEUE_LIMIT.", gauges.queue_limit),
+        ("lyftr_database_bytes", "Size of the database file.", gauges.database_bytes),
+        ("lyftr_wal_bytes", "Size of the write-ahead log.", gauges.wal_bytes),
+        ("lyftr_disk_free_bytes", "Free on the database's disk.", gauges.disk_free_bytes),
+        ("lyftr_disk_size_bytes", "Size of the database's disk.", gauges.disk_size_bytes),
+        ("lyftr_stored_messages", "Messages in the database.", gauges.stored_messages),
+        (
+            "lyftr_search_backlog_messages",
+            "Messages the search index does not cover yet.",
+            gauges.search_backlog,
+        ),
+    ):
+        if value is not None:
+            yield GaugeMetricFamily(name, text, value=value)

@@ -1,0 +1,171 @@
+"""The life of a server: open, listen, drain, close."""
+
+import asyncio
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+from pathlib import Path
+
+import tornado
+import uvloop
+
+from . import __version__, config, http1, log
+from .app import Application
+from .config import Config
+from .log import JsonLines, Output
+from .store import MessageStore, Unopenable
+
+logger = logging.getLogger(__name__)
+
+CLOSE_SECONDS = 10
+
+
+class Unstartable(Exception):
+    """The server cannot start; the words are for the operator."""
+
+
+def run(settings: Config, output: Output, lines: JsonLines) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit status. Unstartable when it cannot begin."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_Service(settings, output, lines).run())
+
+
+class _Service:
+    def __init__(self, settings: Config, output: Output, lines: JsonLines) -> None:
+        self._config = settings
+        self._output = output
+        self._lines = lines
+        self._stop = asyncio.Event()
+        self._status = 0
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        self._output.attach(loop)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        store = MessageStore(
+            _database(self._config),
+            dedupe_by=self._config.dedupe_by,
+            queue_limit=self._config.queue_limit,
+            on_fatal=self._on_fatal,
+        )
+        try:
+            await store.open()
+        except Unopenable as error:
+            raise Unstartable(f"DATABASE_URL: {error}") from error
+        try:
+            await self._serve(store)
+        finally:
+            await self._close(store)
+        log.event(logger, logging.INFO, "stopped", exit_status=self._status)
+        return self._status
+
+    async def _serve(self, store: MessageStore) -> None:
+        settings = self._config
+        application = Application(settings, store, self._lines)
+        server = http1.Server(application, http1.Limits(body_bytes=settings.max_body_bytes))
+        application.load = lambda: (server.in_flight, len(server.connections))
+        _raise_open_files()
+        try:
+            port = await server.listen(settings.host, settings.port)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise Unstartable(
+                f"HOST, PORT: cannot listen on {settings.host}:{settings.port}: {reason}"
+            ) from error
+        if settings.read_token is None and not _loopback(settings.host):
+            log.event(logger, logging.WARNING, "reads_are_open", detail="READ_TOKEN is not set")
+        log.event(
+            logger,
+            logging.INFO,
+            "listening",
+            host=settings.host,
+            port=port,
+            version=__version__,
+            tornado=tornado.version,
+            database=str(store.path),
+        )
+        # What lives now lives to the end: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        watchdog = asyncio.create_task(_feed_watchdog())
+        _notify("READY=1")
+        await self._stop.wait()
+        _notify("STOPPING=1")
+        log.event(logger, logging.INFO, "draining", requests_in_flight=server.in_flight)
+        application.draining = True
+        whole = await server.drain(settings.drain_seconds)
+        watchdog.cancel()
+        if not whole:
+            log.event(logger, logging.WARNING, "drain_timed_out", seconds=settings.drain_seconds)
+
+    async def _close(self, store: MessageStore) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await store.close()
+        except TimeoutError:
+            log.event(logger, logging.ERROR, "close_timed_out", detail="the disk does not answer")
+            self._exit_now(1)
+        # Handlers whose messages were committed just now write their lines.
+        await asyncio.sleep(0)
+
+    def _on_signal(self, number: int) -> None:
+        if self._stop.is_set():
+            self._exit_now(128 + number)
+        self._stop.set()
+
+    def _on_fatal(self, reason: str) -> None:
+        self._status = 1
+        log.event(logger, logging.CRITICAL, "sync_failed", detail=reason)
+        self._stop.set()
+
+    def _exit_now(self, status: int) -> None:
+        self._output.close(patience_seconds=0.5)
+        # A thread that waits for a dead disk cannot be joined.
+        os._exit(status)
+
+
+def _database(settings: Config) -> Path:
+    """Return the database's path. The folder of a relative one is ours to make, data/ above all."""
+    path = settings.database_path
+    if not path.is_absolute():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unstartable(f"DATABASE_URL: {path.parent}: {error.strerror}") from error
+    return path
+
+
+def _loopback(host: str) -> bool:
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+def _raise_open_files() -> None:
+    """Use all the descriptors that we may have: each client takes one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, when it started us (sd_notify, Type=notify)."""
+    address = config.notify_socket()
+    if address is None:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifying:
+        try:
+            notifying.sendto(state.encode(), address)
+        except OSError as error:
+            logger.warning("systemd cannot be notified: %s", error.strerror)
+
+
+async def _feed_watchdog() -> None:
+    """Show systemd that the loop turns, twice as often as it asks."""
+    seconds = config.watchdog_seconds()
+    while seconds is not None:
+        _notify("WATCHDOG=1")
+        await asyncio.sleep(seconds / 2)

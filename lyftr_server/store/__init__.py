@@ -1,0 +1,280 @@
+"""The message store: an embedded SQLite database, shared by all handlers of an application."""
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from ..metrics import StoreMetrics
+from ..schema import Message, MessageQuery
+from . import cursor, reads, schema, search
+from .connection import Connection, open_reader, open_writer
+from .errors import QueueFull, StoreError, Unopenable
+from .reads import Page, Row
+from .writer import CONTENT_DEDUPE, MAX_BATCH, Result, Writer
+
+__all__ = [
+    "MessageStore",
+    "Page",
+    "QueueFull",
+    "Result",
+    "Row",
+    "StoreError",
+    "Unopenable",
+    "cursor",
+]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+EXPORT_ROWS = 500
+
+
+class MessageStore:
+    """Every message once. All methods but open and close may be called by many tasks at a time.
+
+    One connection writes (see Writer). Two read: `_listings` for what takes a moment, `_searches`
+    for what may take seconds, so that no scan delays a listing, and neither delays a commit.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        dedupe_by: str = "message_id",
+        queue_limit: int = 10000,
+        max_batch: int = MAX_BATCH,
+        metrics: StoreMetrics | None = None,
+        on_fatal: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        self.path = path.resolve()
+        self.metrics = metrics or StoreMetrics()
+        self.cursor_key = b""
+        self._dedupe_by = dedupe_by
+        self._queue_limit = queue_limit
+        self._max_batch = max_batch
+        self._on_fatal = on_fatal
+        self._lock: int | None = None
+        self._connections: list[Connection] = []
+        self._writer: Writer
+        self._listings: _Lane
+        self._searches: _Lane
+
+    async def open(self) -> None:
+        """Lock, open and migrate the database, creating it if need be. Unopenable when not."""
+        try:
+            self._lock = _lock(self.path)
+            _create_private(self.path)
+            writing = await self._opened(open_writer(self.path))
+            await writing.run(schema.migrate)
+            await writing.run(_make_durable)
+            if self._dedupe_by == "content":
+                await writing.run(lambda db: db.execute(CONTENT_DEDUPE))
+            self._listings = _Lane(await self._opened(open_reader(self.path)))
+            self._searches = _Lane(await self._opened(open_reader(self.path)))
+            self.cursor_key = await self._listings.run(cursor.key)
+            self._writer = Writer(
+                writing,
+                self.path,
+                self.metrics,
+                queue_limit=self._queue_limit,
+                max_batch=self._max_batch,
+                on_fatal=self._on_fatal,
+            )
+            await self._writer.start()
+        except (sqlite3.Error, OSError, StoreError) as error:
+            await self._release()
+            raise Unopenable(f"{self.path}: {error}") from error
+        except BaseException:
+            await self._release()
+            raise
+
+    async def close(self) -> None:
+        """Commit what waits and close the files."""
+        try:
+            await self._writer.close()
+        finally:
+            await self._release()
+
+    # -- writing
+
+    @property
+    def full(self) -> bool:
+        """Whether insert would raise QueueFull."""
+        return self._writer.full
+
+    @property
+    def queue_depth(self) -> int:
+        return self._writer.depth
+
+    @property
+    def queue_limit(self) -> int:
+        return self._queue_limit
+
+    def insert(self, message: Message) -> "asyncio.Future[Result]":
+        """Store a message once. The future is done when its transaction is on the disk.
+
+        QueueFull at once; StoreError from the future, and then the message may be sent again.
+        """
+        return self._writer.put(message)
+
+    async def ping(self) -> None:
+        """Return if the database answers and a write succeeds; else StoreError."""
+        await self._writer.ping()
+        await self._listings.run(reads.total)
+
+    @property
+    def failing(self) -> str | None:
+        """Why the last write failed; None when it did not."""
+        return self._writer.failing
+
+    # -- reading. All raise StoreError when the database does not answer.
+
+    async def page(self, query: MessageQuery) -> Page:
+        """Return one page of messages and their exact total. Invalid for a foreign cursor."""
+        lane = self._searches if query.q else self._listings
+        return await self._read(lane, reads.page, query, lane.stopped)
+
+    async def stats(self, now_us: int) -> dict[str, Any]:
+        """Return the statistics; `now_us` is microseconds since 1970."""
+        return await self._read(self._listings, reads.stats, now_us)
+
+    async def message(self, message_id: str) -> Row | None:
+        """Return one message, or None."""
+        return await self._read(self._listings, reads.message, message_id)
+
+    async def total(self) -> int:
+        """Return the number of messages."""
+        return await self._read(self._listings, reads.total)
+
+    async def search_backlog(self) -> int:
+        """Return the number of messages above the search index's watermark."""
+        return await self._read(self._listings, search.backlog)
+
+    async def export(self, query: MessageQuery) -> AsyncIterator[list[Row]]:
+        """Yield all rows that match, in the listing's order, some at a time and in constant memory.
+
+        Each chunk is a short read of its own: a long export holds back no checkpoint.
+        """
+        after = None
+        lane = self._searches
+        while rows := await self._read(lane, reads.chunk, query, after, EXPORT_ROWS, lane.stopped):
+            yield rows
+            after = reads.key_of(rows[-1])
+
+    async def _read(
+        self,
+        lane: "_Lane",
+        work: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        try:
+            return await lane.run(work, *args, **kwargs)
+        except sqlite3.Error as error:
+            self.metrics.errors += 1
+            raise StoreError(str(error)) from error
+
+    # -- sizes, for the metrics
+
+    def database_bytes(self) -> int | None:
+        return _size(self.path)
+
+    def wal_bytes(self) -> int | None:
+        return _size(self.path.with_name(self.path.name + "-wal"))
+
+    def disk_bytes(self) -> tuple[int, int] | None:
+        """Return (free, size) of the file system that holds the database."""
+        try:
+            found = os.statvfs(self.path.parent)
+        except OSError:
+            return None
+        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+    async def _opened(self, opening: Any) -> Connection:
+        connection: Connection = await opening
+        self._connections.append(connection)
+        return connection
+
+    async def _release(self) -> None:
+        # An open connection's thread would keep the process alive for ever.
+        for connection in reversed(self._connections):
+            await connection.close()
+        self._connections.clear()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+class _Lane:
+    """A read connection that serves one reader at a time, and stops when that one goes away."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._turn = asyncio.Lock()
+        self._stop = False
+
+    def stopped(self) -> bool:
+        """Whether the reader has gone; long reads ask between their pieces."""
+        return self._stop
+
+    async def run(
+        self,
+        work: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        async with self._turn:
+            self._stop = False
+            reading = asyncio.ensure_future(self._connection.run(work, *args, **kwargs))
+            try:
+                return await asyncio.shield(reading)
+            except asyncio.CancelledError:
+                self._stop = True
+                await self._connection.interrupt()
+                await asyncio.wait([reading])
+                if not reading.cancelled():
+                    reading.exception()
+                raise
+
+
+def _lock(path: Path) -> int:
+    """Keep other servers off this database; the lock goes with the process, however it ends."""
+    # A file of its own: closing any descriptor of the database would drop SQLite's locks on it.
+    file = os.open(
+        path.with_name(path.name + "-lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(file)
+        if isinstance(error, BlockingIOError):
+            raise StoreError("another server is using this database") from error
+        raise
+    return file
+
+
+def _create_private(path: Path) -> None:
+    """Create the database readable by its owner only; SQLite gives its WAL the same mode."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        pass
+
+
+def _make_durable(db: sqlite3.Connection) -> None:
+    # After migrate: until then nothing may be written, to a database that is not ours least of all.
+    (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise StoreError(f"the file system allows no write-ahead log (journal mode {mode})")
+    db.execute("PRAGMA synchronous = FULL")
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return None
