@@ -103,7 +103,10 @@ class Outcome:
 
     def labels(self) -> dict[str, str]:
         """Return the servers that were measured, in their order, with what to call them."""
-        return {result["server"]: result["label"] for result in self.rounds}
+        main = main_connections(self.loads)
+        # Everybody runs at the main load: there they stand in their order.
+        rounds = sorted(self.rounds, key=lambda result: bool(result["connections"] != main))
+        return {result["server"]: result["label"] for result in rounds}
 
     def values(self, server: str, connections: int, key: str) -> dict[int, float]:
         """Return a figure of a server's valid rounds, by round; `ratio` is to the bare rate."""
