@@ -13,13 +13,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Every package comes from the lock, whatever extra is asked for.
-INSTALL = $(PIP) install --constraint requirements.txt --editable
+INSTALL = echo "Installing into $(VENV) ..." >&2 && $(PIP) install --constraint requirements.txt --editable
 SOURCES_OF_INSTALL := setup.cfg pyproject.toml requirements.txt
 
 # READ_TOKEN, when it is in the environment, opens /messages and /stats.
 CURL = curl --fail-with-body --silent --show-error
 BEARER = $(if $(READ_TOKEN),--header "Authorization: Bearer $$READ_TOKEN")
 PRETTY = if command -v jq >/dev/null; then jq .; else $(PYTHON) -m json.tool --no-ensure-ascii; fi
+# An answer is shown even when it is a refusal, and then make fails.
+SHOW = show() { body=$$($(CURL) "$$@"); status=$$?; \
+	if [ -n "$$body" ]; then printf '%s\n' "$$body" | { $(PRETTY); }; fi; return $$status; }; show
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -42,22 +45,22 @@ run: install ## Serve on 127.0.0.1:8000 (WEBHOOK_SECRET must be set)
 .PHONY: demo
 demo: install ## Send tests/data/messages.ndjson to the server at URL, then show what it stored
 	$(BIN)/python -m lyftr_server send tests/data/messages.ndjson --url "$(URL)"
-	@$(CURL) $(BEARER) "$(URL)/messages?limit=5" | $(BIN)/python -m json.tool --no-ensure-ascii
-	@$(CURL) $(BEARER) "$(URL)/stats" | $(BIN)/python -m json.tool --no-ensure-ascii
+	@$(SHOW) $(BEARER) "$(URL)/messages?limit=5"
+	@$(SHOW) $(BEARER) "$(URL)/stats"
 
 ##@ Ask a running server (URL)
 
 .PHONY: health
 health: ## Is it ready?
-	@$(CURL) "$(URL)/health/ready" | { $(PRETTY); }
+	@$(SHOW) "$(URL)/health/ready"
 
 .PHONY: messages
 messages: ## The first stored messages
-	@$(CURL) $(BEARER) "$(URL)/messages" | { $(PRETTY); }
+	@$(SHOW) $(BEARER) "$(URL)/messages"
 
 .PHONY: stats
 stats: ## Totals and senders
-	@$(CURL) $(BEARER) "$(URL)/stats" | { $(PRETTY); }
+	@$(SHOW) $(BEARER) "$(URL)/stats"
 
 .PHONY: metrics
 metrics: ## The metrics that Prometheus reads
@@ -157,20 +160,21 @@ clean: ## Remove .venv and all that tools leave behind; stored messages stay
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is written after its step, so that a step that broke off is done again.
+# All of this goes to standard error: the first line of `make run | jq` is the server's.
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "lyftr-server needs Python 3.11 or newer; name one with make PYTHON=python3.12 ..." >&2; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
+	@$(PYTHON) -m venv --clear $(VENV) >&2
 	@touch $@
 
 $(VENV)/.installed: $(SOURCES_OF_INSTALL) | $(VENV)/.created
-	$(INSTALL) .
+	@$(INSTALL) . >&2
 	@touch $@
 
 $(VENV)/.installed-test: $(SOURCES_OF_INSTALL) | $(VENV)/.created
-	$(INSTALL) '.[test]'
+	@$(INSTALL) '.[test]' >&2
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-lint: $(SOURCES_OF_INSTALL) | $(VENV)/.created
-	$(INSTALL) '.[lint]'
+	@$(INSTALL) '.[lint]' >&2
 	@touch $@ $(VENV)/.installed
