@@ -159,4 +159,5 @@ def _run(command: list[str], fault: str) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotHereError(f"{fault}: {error}") from error
     if run.returncode:
-        raise NotHereError(f"{fault}: {(run.stderr or run.stdout).strip()[-500:]}")
+        said = (run.stderr or run.stdout).strip().splitlines()
+        raise NotHereError(f"{fault}: {said[-1] if said else f'status {run.returncode}'}")

@@ -91,12 +91,13 @@ def _prepare(
     commands, skipped = {}, {}
     for contestant in chosen:
         try:
-            commands[contestant] = contestant.prepare()
+            command = contestant.prepare()
             if contestant.slow_ms:
                 contestants.slow_sync()
             if contestant.stored_rows:
                 print(f"storing {contestant.stored_rows:,} messages beforehand", flush=True)
                 database.build_database(directory / "full.db", contestant.stored_rows)
+            commands[contestant] = command
         except NotHereError as error:
             skipped[contestant.name] = str(error)
             print(f"SKIPPED {contestant.name}: {error}", flush=True)
@@ -218,7 +219,7 @@ def _conclude(
     outcome.write(options.output)
     print(f"\nWritten to {options.output}: ingest.json, ingest.md, ingest.svg")
     if invalid := [result for result in rounds if result["faults"]]:
-        print(f"{len(invalid)} rounds do not count; see above.")
+        print(f"Rounds that do not count: {len(invalid)}; see above.")
     if options.quick:
         print("A quick run shows that everything works; its figures mean little.")
     missed = [bar for bar in outcome.bars() if bar.passed is False]
