@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -39,7 +40,8 @@ class Application(tornado.web.Application):
         self.verifier = Verifier(*config.secrets)
         self.metrics = Metrics(config.app_name, config.env, store.metrics, lines.dropped)
         self.draining = False
-        self.load = lambda: (0, 0)  # (requests in flight, connections), from the HTTP server
+        # (requests in flight, connections), from whoever serves this
+        self.load: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self._lines = lines
         self._threshold = _LEVELS[config.log_level]
         # uuid4 for each request is 3 us; a random start and a counter are as unique.

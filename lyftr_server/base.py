@@ -5,7 +5,7 @@ import logging
 import re
 from collections.abc import Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from tornado.web import HTTPError, RequestHandler
 
@@ -13,9 +13,6 @@ from . import log
 from .schema import Invalid
 from .signature import matches
 from .store import StoreError
-
-if TYPE_CHECKING:
-    from .app import Application
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +40,7 @@ class Refused(Exception):
 class ServiceMixin:
     """Signature, timing, metrics and the log line of a request; one place ends every one."""
 
-    application: "Application"
+    application: Any  # our Application
     route: ClassVar[str] = "unmatched"
     methods: ClassVar[tuple[str, ...]] = ("GET", "HEAD")
     request: Any
@@ -102,6 +99,8 @@ class ServiceMixin:
 class BaseHandler(ServiceMixin, RequestHandler):
     """A handler whose every answer is whole: a status, some headers, and bytes."""
 
+    _streaming = False
+
     def clear(self) -> None:
         """Build Tornado's default headers only where they are used: 12 us a request.
 
@@ -135,12 +134,21 @@ class BaseHandler(ServiceMixin, RequestHandler):
             self.detach().respond(status, headers, body)  # type: ignore[attr-defined]
             self.on_finish()
             return
+        self._set_head(status, "application/json", headers)
+        self.finish(body)
+
+    def start_stream(self, content_type: str, headers: Headers = ()) -> None:
+        """Begin an answer that is written piece by piece; not for handlers with the short cut."""
+        self.status = 200
+        self._streaming = True
+        self._set_head(200, content_type, (("X-Request-ID", self.request_id), *headers))
+
+    def _set_head(self, status: int, content_type: str, headers: Headers) -> None:
         self.set_status(status)
         self.set_header("Server", "lyftr-server")
-        self.set_header("Content-Type", "application/json")
+        self.set_header("Content-Type", content_type)
         for name, value in headers:
             self.set_header(name, value)
-        self.finish(body)
 
     def reply_json(self, status: int, content: Any, headers: Headers = ()) -> None:
         self.reply(status, json.dumps(content, ensure_ascii=False).encode(), headers)
@@ -173,6 +181,12 @@ class BaseHandler(ServiceMixin, RequestHandler):
             refusal = Refused(status_code, "bad request")
         else:
             refusal = Refused(500, "internal error", result="storage_error")
+        if self._streaming:
+            # The head is gone: all that is left is to break off, so that nobody takes it for whole.
+            self.status = refusal.status
+            self.request.connection.close()
+            self.on_finish()
+            return
         if self.route == "/webhook" and self.result is None:
             self.result = refusal.result
         self.reply_json(refusal.status, {"detail": refusal.detail}, refusal.headers)

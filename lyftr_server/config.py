@@ -1,4 +1,4 @@
-"""The configuration: environment variables, and a .env file for those the environment leaves unset."""
+"""The configuration: environment variables, and a .env file for those that are not set."""
 
 import os
 import re
@@ -124,11 +124,11 @@ class Config:
     def from_environ(cls) -> "Config":
         """Read the environment and ./.env, or raise ConfigError with every fault at once."""
         given = environment()
-        faults = {}
+        faults: dict[str, str] = {}
         if "WEBHOOK_SECRET" in given and "WEBHOOK_SECRET_FILE" in given:
-            faults["WEBHOOK_SECRET_FILE"] = "must not be set together with WEBHOOK_SECRET"
+            faults |= {"WEBHOOK_SECRET_FILE": "must not be set together with WEBHOOK_SECRET"}
         elif "WEBHOOK_SECRET" not in given and "WEBHOOK_SECRET_FILE" not in given:
-            faults["WEBHOOK_SECRET"] = "must be set to the key that senders sign with"
+            faults |= {"WEBHOOK_SECRET": "must be set to the key that senders sign with"}
         try:
             values = _SCHEMA(given)
         except vol.MultipleInvalid as error:

@@ -602,6 +602,11 @@ class Exchange(HTTPConnection):
         """Hand the answer over to whoever calls; see BaseHandler.reply."""
         return self
 
+    def close(self) -> None:
+        """Cut an answer short: its reader must see that it is not whole."""
+        self._connection.abort()
+        self._connection.finished(self)
+
     def client_gone(self) -> None:
         callback, self._on_close = self._on_close, None
         if callback is not None:

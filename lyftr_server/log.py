@@ -9,8 +9,11 @@ import stat
 import threading
 import time
 import traceback
-from json.encoder import encode_basestring_ascii as quoted
+from collections.abc import Callable
+from json.encoder import encode_basestring_ascii
 from typing import Any
+
+quoted: Callable[[str], str] = encode_basestring_ascii
 
 _PIPE_BUF = select.PIPE_BUF
 _RETRY_SECONDS = 0.05
@@ -163,7 +166,7 @@ class JsonLines(logging.Handler):
 
 
 def describe(error: BaseException) -> str:
-    """Return the type and the places of an error; its words only where they cannot be a sender's."""
+    """Return an error's type and places; its words only where they cannot be a sender's."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     words = f": {error}" if isinstance(error, OSError) else ""
     return f"{frames}{type(error).__name__}{words}"

@@ -5,9 +5,11 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import voluptuous as vol
+
+V = TypeVar("V", bound=Callable[[Any], Any])
 
 MAX_MESSAGE_ID = 256
 MAX_TEXT = 4096
@@ -64,7 +66,7 @@ class Invalid(Exception):
         self.faults = faults
 
 
-class _Broken(vol.Invalid):  # type: ignore[misc]
+class _Broken(vol.Invalid):
     """A voluptuous error that knows its machine-readable type."""
 
     def __init__(self, msg: str, type: str) -> None:
@@ -76,8 +78,8 @@ class _Broken(vol.Invalid):  # type: ignore[misc]
 # time, and accept what the contract does not. `json_schema` is what the API page says of it.
 
 
-def _described(**json_schema: Any) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
-    def describe(validator: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _described(**json_schema: Any) -> Callable[[V], V]:
+    def describe(validator: V) -> V:
         validator.json_schema = json_schema  # type: ignore[attr-defined]
         return validator
 
@@ -85,7 +87,7 @@ def _described(**json_schema: Any) -> Callable[[Callable[[Any], Any]], Callable[
 
 
 def _string(value: Any) -> str:
-    if type(value) is not str:
+    if not isinstance(value, str):
         raise _Broken("must be a string", "string_type")
     return value
 
@@ -164,9 +166,7 @@ def parse_message(body: bytes) -> Message:
     if b"\\u" in body:
         _refuse_unstorable(payload)
     fields = _validate(MESSAGE, payload, "body")
-    return Message(
-        fields["message_id"], fields["from"], fields["to"], fields["ts"], fields["text"]
-    )
+    return Message(fields["message_id"], fields["from"], fields["to"], fields["ts"], fields["text"])
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -256,9 +256,7 @@ def _since(value: str) -> str | None:
     return _timestamp(value) if value else None
 
 
-@_described(
-    type="string", maxLength=MAX_QUERY, description="Part of the text, whatever its case."
-)
+@_described(type="string", maxLength=MAX_QUERY, description="Part of the text, whatever its case.")
 def _q(value: str) -> str | None:
     if len(value) > MAX_QUERY:
         raise _Broken(f"must have at most {MAX_QUERY} characters", "string_too_long")

@@ -32,7 +32,7 @@ class Verifier:
         if not _HEX_DIGEST.fullmatch(signature):
             return False
         given = bytes.fromhex(signature)
-        return any([hmac.compare_digest(keyed.digest(body), given) for keyed in self._keyed])
+        return any(hmac.compare_digest(keyed.digest(body), given) for keyed in self._keyed)
 
 
 class _Keyed:

@@ -8,7 +8,7 @@ from ..config import ConfigError, setting
 from . import Commands, add
 
 # Listening on any address, it answers on the loopback one.
-_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing binds here
 
 
 def add_to(commands: Commands) -> None:

@@ -1,7 +1,7 @@
 """One handler for each route, and the routes."""
 
 from ..base import BaseHandler
-from .messages import MessageHandler, MessagesHandler, StatsHandler
+from .messages import ExportHandler, MessageHandler, MessagesHandler, StatsHandler
 from .operations import (
     HealthHandler,
     LiveHandler,
@@ -18,6 +18,7 @@ EXACT: dict[str, type[BaseHandler]] = {
     for handler in (
         WebhookHandler,
         MessagesHandler,
+        ExportHandler,
         StatsHandler,
         HealthHandler,
         LiveHandler,

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from contextlib import aclosing
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -26,7 +27,8 @@ class ReadHandler(BaseHandler):
         """Await a read of the store, which stops when the client goes away."""
         self._reading = asyncio.ensure_future(reading)
         try:
-            return await self._reading  # type: ignore[no-any-return]
+            result: T = await self._reading
+            return result
         except asyncio.CancelledError:
             raise Refused(499, "client closed request") from None
 
@@ -60,10 +62,32 @@ class MessageHandler(ReadHandler):
     route = "/messages/{message_id}"
 
     async def get(self, message_id: str) -> None:
-        message = await self.read(self.application.store.message(message_id))
+        message: Message | None = await self.read(self.application.store.message(message_id))
         if message is None:
             raise Refused(404, "no such message", headers=PRIVATE)
         self.reply_json(200, _row(message), PRIVATE)
+
+
+class ExportHandler(ReadHandler):
+    """GET /messages.ndjson: every message that matches, one JSON object a line."""
+
+    route = "/messages.ndjson"
+
+    @property
+    def _short_cut(self) -> bool:
+        return False  # the answer is written piece by piece
+
+    async def get(self) -> None:
+        query = parse_query(self.request.query_arguments)
+        async with aclosing(self.application.store.export(query)) as chunks:
+            rows: list[Message] | None = await self.read(anext(chunks, None))
+            self.start_stream("application/x-ndjson", PRIVATE)
+            while rows and self.request.method == "GET":
+                self.write("".join(map(_line, rows)))
+                # Wait for the client before more is read: memory stays constant.
+                await self.flush()
+                rows = await self.read(anext(chunks, None))
+        self.finish()
 
 
 class StatsHandler(ReadHandler):
@@ -85,6 +109,10 @@ def _row(message: Message) -> dict[str, Any]:
         "ts": message.ts,
         "text": message.text,
     }
+
+
+def _line(message: Message) -> str:
+    return json.dumps(_row(message), ensure_ascii=False) + "\n"
 
 
 def _links(query: MessageQuery, page: Page, by_offset: bool) -> list[tuple[str, str]]:

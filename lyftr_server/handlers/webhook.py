@@ -27,7 +27,7 @@ class WebhookHandler(BaseHandler):
             self.result = await self.application.store.insert(message)
         except QueueFull:
             raise _unavailable() from None
-        self.reply(200, _OK)
+        self.reply(200, _OK, [("X-Result", self.result)])
 
 
 def _unavailable() -> Refused:

@@ -1,10 +1,11 @@
 """The message store: an embedded SQLite database, shared by all handlers of an application."""
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -154,7 +155,7 @@ class MessageStore:
         """Return the number of messages above the search index's watermark."""
         return await self._read(self._listings, search.backlog)
 
-    async def export(self, query: MessageQuery) -> AsyncIterator[list[Row]]:
+    async def export(self, query: MessageQuery) -> AsyncGenerator[list[Row], None]:
         """Yield all rows that match, in the listing's order, some at a time and in constant memory.
 
         Each chunk is a short read of its own: a long export holds back no checkpoint.
@@ -259,10 +260,8 @@ def _lock(path: Path) -> int:
 
 def _create_private(path: Path) -> None:
     """Create the database readable by its owner only; SQLite gives its WAL the same mode."""
-    try:
+    with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    except FileExistsError:
-        pass
 
 
 def _make_durable(db: sqlite3.Connection) -> None:

@@ -32,7 +32,8 @@ class Connection(aiosqlite.Connection):
         **kwargs: P.kwargs,
     ) -> T:
         """Return work(connection, *args), called in this connection's thread."""
-        result: T = await self._execute(work, self._conn, *args, **kwargs)
+        execute: Any = self._execute
+        result: T = await execute(work, self._conn, *args, **kwargs)
         return result
 
 

@@ -1,4 +1,4 @@
-"""Group commit: whatever waits becomes one transaction, and each sender hears only after its sync."""
+"""Group commit: all that waits becomes one transaction; a sender hears only after its sync."""
 
 import asyncio
 import logging
@@ -321,7 +321,8 @@ def _look_at_repeats(
     db: sqlite3.Connection, messages: list[Message], last_seq: int
 ) -> Sequence[Result]:
     """Tell the new messages of a committed batch from the repeats, and those from conflicts."""
-    new = {id for (id,) in db.execute("SELECT message_id FROM messages WHERE seq > ?", (last_seq,))}
+    found = db.execute("SELECT message_id FROM messages WHERE seq > ?", (last_seq,))
+    new = {message_id for (message_id,) in found}
     results = []
     for message in messages:
         if message.message_id in new:
