@@ -85,6 +85,7 @@ def test_prometheus_accepts_its_configuration_and_the_rules() -> None:
     assert f"{len(RULES)} rules found" in checked.stdout
 
 
+@pytest.mark.slow
 def test_rules_fire_on_bad_series_and_are_silent_on_healthy_ones() -> None:
     needs("promtool", "prometheus")
     tested = run("promtool", "test", "rules", CONFIG / "alerts.test.yml")
@@ -316,18 +317,21 @@ def talk(url: str) -> None:
         get(url + path)
 
 
+@pytest.mark.slow
 def test_prometheus_reads_our_metrics(watched: Prometheus) -> None:
     (target,) = watched.api("targets")["activeTargets"]
     assert (target["health"], target["lastError"]) == ("up", "")
     assert target["labels"]["job"] == "lyftr"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("panel", PANELS)
 def test_a_panel_has_data(watched: Prometheus, panel: list[str]) -> None:
     for expression in panel:
         assert watched.ask(expression), f"nothing for {expression}"
 
 
+@pytest.mark.slow
 def test_every_series_that_a_rule_or_a_panel_names_is_there(watched: Prometheus) -> None:
     wanted = {each for expression in EVERY_EXPRESSION for each in selectors(expression)}
     # A server that is well has no 5xx; with any other status the series is the same.
@@ -341,6 +345,7 @@ def test_every_series_that_a_rule_or_a_panel_names_is_there(watched: Prometheus)
     assert not re.findall(r"\b(?:lyftr|http|webhook|request|process)_\w+\b(?!\{)", bare)
 
 
+@pytest.mark.slow
 def test_every_rule_is_evaluated_and_only_the_conflict_fires(watched: Prometheus) -> None:
     def evaluated() -> Any:
         groups = watched.api("rules")["groups"]
@@ -365,6 +370,18 @@ def test_promtool_finds_no_fault_in_the_metrics(tmp_path: Path) -> None:
         line for line in checked.stderr.splitlines() if line and not line.startswith(LINT_ALLOWED)
     ]
     assert not notes
+
+
+def test_a_lost_database_shows_in_the_metrics_without_a_message(tmp_path: Path) -> None:
+    with server(tmp_path / "server", DATABASE_URL=f"sqlite:///{tmp_path}/a.db") as (_, url):
+        assert "lyftr_ready 1.0" in get(f"{url}/metrics").decode().splitlines()
+        (tmp_path / "a.db").unlink()
+
+        def noticed() -> bool:
+            lines = get(f"{url}/metrics").decode().splitlines()
+            return "lyftr_ready 0.0" in lines and "lyftr_storage_errors_total 0.0" not in lines
+
+        assert wait_for(noticed)
 
 
 # -- systemd
