@@ -1,0 +1,227 @@
+"""Fixtures: the real process, and the application inside a test on either HTTP server."""
+
+import asyncio
+import inspect
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tornado.httpclient import AsyncHTTPClient, HTTPResponse
+from tornado.platform.asyncio import AsyncIOLoop
+
+from lyftr_server import http1
+from lyftr_server.app import Application
+from lyftr_server.config import Config
+from lyftr_server.log import JsonLines, Output
+from lyftr_server.signature import sign
+from lyftr_server.store import MessageStore
+
+from .process import SECRET, RunningServer, as_body
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run every coroutine test on the io_loop fixture."""
+    for item in items:
+        if inspect.iscoroutinefunction(getattr(item, "function", None)):
+            item.add_marker(pytest.mark.gen_test)
+
+
+# -- errors that nobody expected
+
+
+class Expected:
+    """Set `errors` to True in a test that makes the server log an ERROR."""
+
+    errors = False
+
+
+@pytest.fixture
+def expected() -> Expected:
+    return Expected()
+
+
+@pytest.fixture(autouse=True)
+def no_unexpected_error(caplog: pytest.LogCaptureFixture, expected: Expected) -> Iterator[None]:
+    """Fail a test during which an ERROR was logged that it did not announce."""
+    yield
+    records = [record for when in ("setup", "call") for record in caplog.get_records(when)]
+    errors = [record.getMessage() for record in records if record.levelno >= logging.ERROR]
+    assert expected.errors or not errors, errors
+
+
+# -- the real process
+
+ServerFactory = Callable[..., RunningServer]
+
+
+@pytest.fixture
+def server_factory(tmp_path: Path) -> Iterator[ServerFactory]:
+    """Start servers: server_factory(folder=None, command=..., secret=..., VARIABLE="value")."""
+    started: list[RunningServer] = []
+
+    def start(folder: Path | None = None, **options: Any) -> RunningServer:
+        own = {name: options.pop(name) for name in list(options) if not name.isupper()}
+        folder = folder or tmp_path / f"server{len(started)}"
+        server = RunningServer(folder, variables=options, **own)
+        started.append(server)
+        return server
+
+    try:
+        yield start
+    finally:
+        running = [server for server in started if server.process.poll() is None]
+        ended = [server for server in started if server not in running]
+        try:
+            for server in running:
+                server.stop()
+            for server in ended:
+                server.check_output()
+        finally:
+            for server in started:
+                server.kill()
+
+
+@pytest.fixture
+def server(server_factory: ServerFactory) -> RunningServer:
+    """A fresh server with a database of its own."""
+    return server_factory()
+
+
+# -- the application inside the test
+
+
+@pytest.fixture
+def io_loop() -> Iterator[AsyncIOLoop]:
+    """Takes the place of pytest-tornado's, which calls the deprecated IOLoop.make_current."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    io_loop = AsyncIOLoop(asyncio_loop=loop, make_current=False)
+    yield io_loop
+    asyncio.set_event_loop(None)
+    io_loop.close(all_fds=True)
+
+
+@pytest.fixture
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
+    """The configuration; parametrize it indirectly with what shall differ."""
+    settings = Config(secrets=(SECRET.encode(),), database_path=tmp_path / "app.db")
+    return replace(settings, **getattr(request, "param", {}))
+
+
+@pytest.fixture
+def store(io_loop: AsyncIOLoop, settings: Config) -> Iterator[MessageStore]:
+    async def make() -> MessageStore:
+        store = MessageStore(
+            settings.database_path,
+            dedupe_by=settings.dedupe_by,
+            queue_limit=settings.queue_limit,
+        )
+        await store.open()
+        return store
+
+    store = io_loop.run_sync(make)
+    yield store
+    io_loop.run_sync(store.close)
+
+
+class LogFile:
+    """The application's log, in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_APPEND)
+        self._path = path
+        self.lines = JsonLines(Output(self._fd), "lyftr", "production")
+
+    def text(self) -> str:
+        return self._path.read_text()
+
+    def read(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.text().splitlines()]
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+@pytest.fixture
+def log_file(tmp_path: Path) -> Iterator[LogFile]:
+    log_file = LogFile(tmp_path / "requests.log")
+    yield log_file
+    log_file.close()
+
+
+@pytest.fixture
+def app(settings: Config, store: MessageStore, log_file: LogFile) -> Application:
+    return Application(settings, store, log_file.lines)
+
+
+@pytest.fixture
+def base_url(http_port: int) -> str:
+    """Where Tornado's own HTTPServer serves the application; by number, as it is bound."""
+    return f"http://127.0.0.1:{http_port}"
+
+
+class Client:
+    """Asks the application over a real socket; answers are Tornado's HTTPResponse."""
+
+    def __init__(self, http_client: AsyncHTTPClient, url: str) -> None:
+        self.url = url
+        self._http_client = http_client
+
+    async def request(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> HTTPResponse:
+        return await self._http_client.fetch(
+            self.url + target,
+            method=method,
+            body=body,
+            headers=headers,
+            raise_error=False,
+            allow_nonstandard_methods=True,
+            follow_redirects=False,
+            **options,
+        )
+
+    async def get(self, target: str, headers: Mapping[str, str] | None = None) -> HTTPResponse:
+        return await self.request("GET", target, None, headers)
+
+    async def deliver(
+        self, content: Any, signature: str | None = None, secret: str = SECRET, **options: Any
+    ) -> HTTPResponse:
+        """Post a message, or bytes, to /webhook; signed rightly unless told otherwise."""
+        body = as_body(content)
+        if signature is None:
+            signature = sign(secret.encode(), body)
+        return await self.request("POST", "/webhook", body, {"X-Signature": signature}, **options)
+
+
+@pytest.fixture(params=["tornado", "llhttp"])
+def client(
+    request: pytest.FixtureRequest,
+    io_loop: AsyncIOLoop,
+    app: Application,
+    settings: Config,
+    http_client: AsyncHTTPClient,
+) -> Iterator[Client]:
+    """The application on Tornado's HTTPServer, and then on our own."""
+    if request.param == "tornado":
+        yield Client(http_client, request.getfixturevalue("base_url"))
+        return
+
+    async def listen() -> tuple[http1.Server, int]:
+        server = http1.Server(app, http1.Limits(body_bytes=settings.max_body_bytes))
+        app.load = lambda: (server.in_flight, len(server.connections))
+        return server, await server.listen("127.0.0.1", 0)
+
+    server, port = io_loop.run_sync(listen)
+    yield Client(http_client, f"http://127.0.0.1:{port}")
+    io_loop.run_sync(lambda: server.drain(1))
