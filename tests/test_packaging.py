@@ -1,0 +1,175 @@
+"""What a stranger installs from: the lock, the wheel, make, the image and the compose file."""
+
+import configparser
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import lyftr_server
+
+ROOT = Path(__file__).parent.parent
+PINNED = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^ ;]+)( ; .+)?")
+TARGETS = re.findall(r"^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def lines_of_lock() -> list[str]:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    return [line for line in lines if not line.lstrip().startswith("#")]
+
+
+def requirements() -> list[Requirement]:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    extras = setup["options.extras_require"].values()
+    lines = "\n".join([setup["options"]["install_requires"], *extras]).splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+@pytest.mark.parametrize("line", lines_of_lock())
+def test_a_line_of_the_lock_is_one_version_and_names_no_index_and_no_folder(line: str) -> None:
+    assert PINNED.fullmatch(line)
+
+
+@pytest.mark.parametrize("wanted", [pytest.param(each, id=each.name) for each in requirements()])
+def test_the_lock_satisfies_what_setup_cfg_asks_for(wanted: Requirement) -> None:
+    pins = [match for line in lines_of_lock() if (match := PINNED.fullmatch(line))]
+    versions = [
+        match["version"]
+        for match in pins
+        if canonicalize_name(match["name"]) == canonicalize_name(wanted.name)
+    ]
+    assert versions, "make lock is due"
+    assert all(wanted.specifier.contains(version) for version in versions), "make lock is due"
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_module_and_the_files_beside_them(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    package = ROOT / "lyftr_server"
+    shutil.copytree(package, tree / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
+    built = subprocess.run(
+        [*command, "--wheel-dir", str(tmp_path), str(tree)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("lyftr_server-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    ours = {
+        str(file.relative_to(ROOT))
+        for file in package.rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    }
+    assert "lyftr_server/py.typed" in ours
+    assert ours <= names
+    assert not [name for name in names if name.startswith(("tests/", "config/"))]
+
+
+def test_the_installed_version_is_the_package_s() -> None:
+    assert importlib.metadata.version("lyftr-server") == lyftr_server.__version__
+
+
+def test_run_py_is_short() -> None:
+    assert len((ROOT / "run.py").read_text().splitlines()) < 20
+
+
+def test_run_py_takes_the_options_of_serve() -> None:
+    shown = [
+        subprocess.run(
+            [sys.executable, *start, "--help"], cwd=ROOT, capture_output=True, timeout=30
+        )
+        for start in (["run.py"], ["-m", "lyftr_server", "serve"])
+    ]
+    assert [each.returncode for each in shown] == [0, 0]
+    assert shown[0].stdout == shown[1].stdout
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_make_alone_explains_each_target(target: str) -> None:
+    assert re.search(rf"^  {target} +\S", make().stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        ("up", "docker compose up -d --build"),
+        ("down", "docker compose down -v"),
+        ("logs", "docker compose logs -f api"),
+        ("restart", "docker compose restart api"),
+    ],
+)
+def test_make_drives_compose(target: str, command: str) -> None:
+    assert make("--dry-run", target).stdout.rstrip().endswith(command)
+
+
+def test_make_asks_the_server_at_url_and_fails_when_there_is_none() -> None:
+    asked = make("health", "URL=http://127.0.0.1:1")
+    assert asked.returncode != 0
+    assert asked.stdout == ""
+
+
+def test_a_database_shell_cannot_write(tmp_path: Path) -> None:
+    file = tmp_path / "with space.db"
+    assert "no database" in make("db-shell", f"DATABASE_URL=sqlite:///{file}").stderr
+    if not shutil.which("sqlite3"):
+        pytest.skip("sqlite3 is not here")
+    subprocess.run(["sqlite3", file, "create table t (x)"], check=True, timeout=30)
+    shell = subprocess.run(
+        ["make", "--no-print-directory", "db-shell"],
+        cwd=ROOT,
+        env=os.environ | {"DATABASE_URL": f"sqlite:///{file}"},
+        input="insert into t values (1); select count(*) from t;",
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert "readonly" in shell.stderr
+    assert "1" not in shell.stdout
+
+
+def test_compose_has_no_secret_of_its_own() -> None:
+    api = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["api"]
+    secret = api["environment"].pop("WEBHOOK_SECRET")
+    assert secret.startswith("${WEBHOOK_SECRET:?")
+    # All others are handed on from outside, or left to the image.
+    assert set(api["environment"].values()) == {None}
+    assert api["read_only"] is True
+
+
+def test_the_image_runs_our_commands_without_a_shell_and_not_as_root() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    final = text[text.rindex("\nFROM ") :]
+    assert re.search(r"^USER [1-9][0-9]*:[1-9][0-9]*$", final, re.MULTILINE)
+    forms = dict(re.findall(r"^ *(ENTRYPOINT|CMD) (\[.+\])$", final, re.MULTILINE))
+    command = json.loads(forms["ENTRYPOINT"]) + json.loads(forms["CMD"])
+    assert command == ["lyftr-server", "serve"]
+    assert 'CMD ["lyftr-server", "healthcheck"]' in final
+    assert "WEBHOOK_SECRET" not in text
