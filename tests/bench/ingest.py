@@ -2,7 +2,7 @@
 
 Each server is started fresh for each round, on a loopback port, in a directory of its own on the
 project's disk. The servers take turns within a round, so a machine that slows down slows them all;
-only ratios within one round carry over to other machines.
+only ratios within one round carry over to other machines. With everything it takes 20 minutes.
 """
 
 from __future__ import annotations

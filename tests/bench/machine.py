@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import sqlite3
 import statistics
+import subprocess
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+
+import tornado
 
 
 def describe(directory: Path) -> dict[str, str | int | float]:
@@ -20,8 +24,17 @@ def describe(directory: Path) -> dict[str, str | int | float]:
         "kernel": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
+        "tornado": tornado.version,
+        "node": _node_version(),
         "sync_ms": round(sync_ms(directory), 3),
     }
+
+
+def _node_version() -> str:
+    if not shutil.which("node"):
+        return "none"
+    run = subprocess.run(["node", "--version"], capture_output=True, text=True, timeout=10)
+    return run.stdout.strip().removeprefix("v")
 
 
 def _cpu_model() -> str:

@@ -24,7 +24,8 @@ def headline(facts: dict[str, Any]) -> str:
     """Return one line about the machine."""
     return (
         f"{facts['date']}; {facts['cpu']}, {facts['cores']} cores; {facts['kernel']}; "
-        f"Python {facts['python']}, SQLite {facts['sqlite']}; {facts['load']}; "
+        f"Python {facts['python']}, SQLite {facts['sqlite']}, Tornado {facts['tornado']}, "
+        f"Node {facts['node']}; {facts['load']}; "
         f"a sync of 4 KB takes {facts['sync_ms']:.2f} ms"
     )
 

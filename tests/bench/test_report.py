@@ -19,6 +19,8 @@ FACTS = {
     "kernel": "Linux 6",
     "python": "3.11",
     "sqlite": "3.40",
+    "tornado": "6.6",
+    "node": "none",
     "load": "wrk 4",
     "sync_ms": 0.2,
 }
