@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import sys
+from unittest import mock
 
 from lyftr_server import server
 from lyftr_server.__main__ import main
 from lyftr_server.store import MessageStore
 
 if __name__ == "__main__":
-    # No configuration offers this, since nobody should want it.
-    server.MessageStore = functools.partial(MessageStore, max_batch=1)  # type: ignore[misc, assignment]
-    sys.exit(main(["serve"]))
+    # No configuration offers this, since nobody should want it. patch.object fails where there is
+    # nothing of that name to replace.
+    one_at_a_time = functools.partial(MessageStore, max_batch=1)
+    with mock.patch.object(server, "MessageStore", one_at_a_time):
+        sys.exit(main(["serve"]))

@@ -64,8 +64,9 @@ def _options() -> argparse.Namespace:
         if getattr(options, name) is None:
             setattr(options, name, value)
     if options.output is None:
-        # A quick try must not replace results that were measured with care.
-        options.output = contestants.CACHE / "quick" if options.quick else RESULTS
+        # A try, or a part, must not replace the results of a whole run.
+        whole = not options.quick and not options.only
+        options.output = RESULTS if whole else contestants.CACHE / "results"
     names = [contestant.name for contestant in contestants.line_up(options.rows)]
     if unknown := set(options.only or ()) - set(names):
         parser.error(f"no such server: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
