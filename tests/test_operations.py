@@ -3,15 +3,12 @@
 import configparser
 import contextlib
 import json
-import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -22,9 +19,10 @@ import pytest
 import yaml
 
 from lyftr_server.config import VARIABLES, Config
-from lyftr_server.signature import sign
 
-ROOT = Path(__file__).resolve().parent.parent
+from .conftest import ServerFactory
+from .process import ROOT, SECRET, RunningServer, message
+
 CONFIG = ROOT / "config"
 DASHBOARD = json.loads((CONFIG / "grafana/dashboards/lyftr.json").read_text())
 RULES = [
@@ -32,7 +30,6 @@ RULES = [
     for group in yaml.safe_load((CONFIG / "alerts.yml").read_text())["groups"]
     for rule in group["rules"]
 ]
-SECRET = "operations"
 # request_latency_ms is the name that users of the contract know; the same in seconds is beside it.
 LINT_ALLOWED = ("request_latency_ms ",)
 
@@ -183,87 +180,39 @@ def test_compose_mounts_what_is_there_and_where_it_is_looked_for() -> None:
 # -- the real server and a real Prometheus
 
 
-@contextlib.contextmanager
-def process(
-    command: list[str], directory: Path, environment: dict[str, str]
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program with its output in `directory`/output; end it at the end."""
-    directory.mkdir(exist_ok=True)
-    with (directory / "output").open("wb") as output:
-        started = subprocess.Popen(
-            command, cwd=directory, env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
-    try:
-        yield started
-    finally:
-        started.terminate()
-        try:
-            started.wait(20)
-        except subprocess.TimeoutExpired:
-            started.kill()
-            started.wait()
-
-
-@contextlib.contextmanager
-def server(directory: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """Run the real server on a free port; yields its process and its URL."""
-    plain = {name: value for name, value in os.environ.items() if name not in VARIABLES}
-    settings = {"WEBHOOK_SECRET": SECRET, "PORT": "0", **environment}
-    command = [sys.executable, str(ROOT / "run.py")]
-    with process(command, directory, plain | settings) as started:
-
-        def listening() -> str | None:
-            assert started.poll() is None, (directory / "output").read_text()
-            for line in (directory / "output").read_text().splitlines():
-                if '"listening"' in line:
-                    return f"http://127.0.0.1:{json.loads(line)['port']}"
-            return None
-
-        yield started, wait_for(listening)
-
-
-def wait_for(look: Callable[[], Any], seconds: float = 20) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            if found := look():
-                return found
-        time.sleep(0.1)
-    raise AssertionError(f"waited {seconds} s in vain for {look.__qualname__}")
-
-
-def get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=10) as answer:
-        body: bytes = answer.read()
-    return body
-
-
-def post(url: str, body: bytes, signature: str | None = None) -> int:
-    headers = {"X-Signature": signature or sign(SECRET.encode(), body)}
-    request = urllib.request.Request(f"{url}/webhook", body, headers)
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            answer.read()
-            status: int = answer.status
-    except urllib.error.HTTPError as error:
-        with error:
-            status = error.code
-    return status
-
-
-def message(number: int, text: str = "hello") -> bytes:
-    fields = {"message_id": f"m{number}", "from": "+919876543210", "to": "+14155550100"}
-    return json.dumps({**fields, "ts": "2025-01-15T10:00:00Z", "text": text}).encode()
-
-
 class Prometheus:
-    """The HTTP API of a running Prometheus."""
+    """A running Prometheus, ended with the `with`."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        self._url = f"http://{address}/api/v1"
+        self._log = folder / "log"
+        command = ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data"]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*command, f"--web.listen-address={address}", "--log.level=warn"],
+                cwd=folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def __enter__(self) -> "Prometheus":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        finally:
+            self._process.kill()
+            self._process.wait()
 
     def api(self, path: str, **query: str) -> Any:
-        answer = json.loads(get(f"{self._url}/api/v1/{path}?{urllib.parse.urlencode(query)}"))
+        url = f"{self._url}/{path}?{urllib.parse.urlencode(query)}"
+        with urllib.request.urlopen(url, timeout=10) as response:
+            answer = json.load(response)
         assert answer["status"] == "success"
         return answer["data"]
 
@@ -271,50 +220,56 @@ class Prometheus:
         result: list[dict[str, Any]] = self.api("query", query=expression)["result"]
         return result
 
+    def wait_for(self, look: Callable[[], Any], seconds: float = 20) -> Any:
+        """Return what `look` finds, once it finds something."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            assert self._process.poll() is None, self._log.read_text()
+            with contextlib.suppress(OSError):
+                if found := look():
+                    return found
+            time.sleep(0.1)
+        raise AssertionError(f"waited {seconds} s in vain\n{self._log.read_text()}")
+
+
+def configure(folder: Path, port: int) -> None:
+    """Write our configuration there, for a server on this port, looked at every second."""
+    shutil.copy(CONFIG / "alerts.yml", folder)
+    settings = yaml.safe_load((CONFIG / "prometheus.yml").read_text())
+    hurried = ("scrape_interval", "scrape_timeout", "evaluation_interval")
+    settings["global"] = dict.fromkeys(hurried, "1s")
+    settings["scrape_configs"][0]["static_configs"] = [{"targets": [f"127.0.0.1:{port}"]}]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(settings))
+
+
+def talk(server: RunningServer) -> None:
+    """Send messages that end in several ways, and read them."""
+    assert [server.deliver(message(f"m{n}")).status for n in range(5)] == [200] * 5
+    assert server.deliver(message("m1")).status == 200
+    assert server.deliver(message("m2", text="other words")).status == 200
+    assert server.deliver(message("m3"), signature="0" * 64).status == 401
+    assert server.deliver({}).status == 422
+    for path in ("/messages", "/stats", "/health/ready"):
+        assert server.get(path).status == 200
+
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """A Prometheus with our configuration that has watched a server take a few messages."""
     needs("prometheus", "prometheus")
-    directory = tmp_path_factory.mktemp("prometheus")
-    with server(tmp_path_factory.mktemp("server")) as (_, url):
-        shutil.copy(CONFIG / "alerts.yml", directory)
-        settings = yaml.safe_load((CONFIG / "prometheus.yml").read_text())
-        settings["global"] = dict.fromkeys(
-            ("scrape_interval", "scrape_timeout", "evaluation_interval"), "1s"
-        )
-        settings["scrape_configs"][0]["static_configs"] = [
-            {"targets": [url.removeprefix("http://")]}
-        ]
-        (directory / "prometheus.yml").write_text(yaml.safe_dump(settings))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
-        command = ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data"]
-        command += [f"--web.listen-address={address}", "--log.level=warn"]
-        with process(command, directory, dict(os.environ)):
-            prometheus = Prometheus(f"http://{address}")
-            wait_for(lambda: prometheus.ask("lyftr_ready == 1"))
-            talk(url)
-            # Two scrapes after the last message, so that there are rates of everything.
-            wait_for(
-                lambda: prometheus.ask(
-                    'increase(webhook_requests_total{result="conflict"}[1m]) > 0'
-                    " and count_over_time(webhook_requests_total[1m]) > 3"
-                )
+    folder = tmp_path_factory.mktemp("prometheus")
+    with RunningServer(tmp_path_factory.mktemp("server")) as server:
+        configure(folder, server.port)
+        with Prometheus(folder) as prometheus:
+            prometheus.wait_for(lambda: prometheus.ask("lyftr_ready == 1"))
+            talk(server)
+            # A series that begins with its first request has a rate from the second scrape on.
+            both = (
+                'increase(webhook_requests_total{result="conflict"}[1m]) > 0'
+                ' and on (job) rate(http_requests_total{status="422"}[1m])'
             )
+            prometheus.wait_for(lambda: prometheus.ask(both))
             yield prometheus
-
-
-def talk(url: str) -> None:
-    """Send messages that end in several ways, and read them."""
-    assert [post(url, message(number)) for number in range(5)] == [200] * 5
-    assert post(url, message(1)) == 200
-    assert post(url, message(2, "other words")) == 200
-    assert post(url, message(3), "0" * 64) == 401
-    assert post(url, b"{}") == 422
-    for path in ("/messages", "/stats", "/health/ready"):
-        get(url + path)
 
 
 @pytest.mark.slow
@@ -353,35 +308,35 @@ def test_every_rule_is_evaluated_and_only_the_conflict_fires(watched: Prometheus
         fires = any(rule["state"] == "firing" for rule in rules)
         return fires and all(rule["health"] != "unknown" for rule in rules) and rules
 
-    rules = wait_for(evaluated)
+    rules = watched.wait_for(evaluated)
     assert {rule["name"]: rule.get("lastError") for rule in rules} == {
         rule["alert"]: None for rule in RULES
     }
     assert {rule["name"] for rule in rules if rule["state"] != "inactive"} == {"LyftrConflicts"}
 
 
-def test_promtool_finds_no_fault_in_the_metrics(tmp_path: Path) -> None:
+def test_promtool_finds_no_fault_in_the_metrics(server: RunningServer) -> None:
     needs("promtool", "prometheus")
-    with server(tmp_path / "server") as (_, url):
-        talk(url)
-        exposition = get(f"{url}/metrics").decode()
-    checked = run("promtool", "check", "metrics", input=exposition)
+    talk(server)
+    checked = run("promtool", "check", "metrics", input=server.get("/metrics").body.decode())
     notes = [
         line for line in checked.stderr.splitlines() if line and not line.startswith(LINT_ALLOWED)
     ]
     assert not notes
 
 
-def test_a_lost_database_shows_in_the_metrics_without_a_message(tmp_path: Path) -> None:
-    with server(tmp_path / "server", DATABASE_URL=f"sqlite:///{tmp_path}/a.db") as (_, url):
-        assert "lyftr_ready 1.0" in get(f"{url}/metrics").decode().splitlines()
-        (tmp_path / "a.db").unlink()
-
-        def noticed() -> bool:
-            lines = get(f"{url}/metrics").decode().splitlines()
-            return "lyftr_ready 0.0" in lines and "lyftr_storage_errors_total 0.0" not in lines
-
-        assert wait_for(noticed)
+def test_a_lost_database_shows_in_the_metrics_without_a_message(
+    server_factory: ServerFactory,
+) -> None:
+    server = server_factory(errors_expected=True)
+    assert "lyftr_ready 1.0" in server.get("/metrics").body.decode().splitlines()
+    server.database.unlink()
+    deadline = time.monotonic() + 10
+    lines = [""]
+    while "lyftr_ready 0.0" not in lines and time.monotonic() < deadline:
+        lines = server.get("/metrics").body.decode().splitlines()
+    assert "lyftr_ready 0.0" in lines
+    assert "lyftr_storage_errors_total 0.0" not in lines
 
 
 # -- systemd
@@ -420,7 +375,7 @@ def test_the_unit_agrees_with_the_package() -> None:
     assert service["RestartPreventExitStatus"] == "2"
 
 
-def test_the_server_tells_systemd_how_it_is(tmp_path: Path) -> None:
+def test_the_server_tells_systemd_how_it_is(tmp_path: Path, server_factory: ServerFactory) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(10)
@@ -429,17 +384,16 @@ def test_the_server_tells_systemd_how_it_is(tmp_path: Path) -> None:
             while state not in systemd.recv(4096).splitlines():
                 pass
 
-        told = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "500000"}
-        with server(tmp_path / "server", **told) as (started, url):
-            hear(b"READY=1")
-            assert get(f"{url}/health/ready")
-            for _ in range(3):
-                before = time.monotonic()
-                hear(b"WATCHDOG=1")
-                assert time.monotonic() - before < 0.5
-            started.send_signal(signal.SIGTERM)
-            hear(b"STOPPING=1")
-            assert started.wait(20) == 0
+        server = server_factory(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="500000")
+        hear(b"READY=1")
+        assert server.get("/health/ready").status == 200
+        for _ in range(3):
+            before = time.monotonic()
+            hear(b"WATCHDOG=1")
+            assert time.monotonic() - before < 0.5
+        server.terminate()
+        hear(b"STOPPING=1")
+        assert server.wait() == 0
 
 
 # -- the environment file
