@@ -6,6 +6,7 @@ HTTPServerRequest, and an HTTPConnection to answer on (RFC 9110, 9112).
 """
 
 import asyncio
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from time import monotonic
-from typing import Protocol
+from typing import Any, Protocol
 
 from httptools import (
     HttpParserCallbackError,
@@ -21,16 +22,19 @@ from httptools import (
     HttpParserUpgrade,
     HttpRequestParser,
 )
+from tornado.escape import parse_qs_bytes
 from tornado.httputil import (
     HTTPConnection,
     HTTPHeaders,
-    HTTPInputError,
     HTTPServerRequest,
     RequestStartLine,
     ResponseStartLine,
 )
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
+# A name or an address, and a port; no list of them (RFC 9112, 3.2).
+_HOST = re.compile(r"[A-Za-z0-9._~%!$&'()*+;=:\[\]-]*")
+_MAX_ARGUMENTS = 1000
 _BODILESS = frozenset({204, 304})
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _STREAM_END = b"0\r\n\r\n"
@@ -239,11 +243,12 @@ class Connection(asyncio.Protocol):
         upload = self._upload
         if upload is not None:
             upload.target += url
+            upload.head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         upload = self._upload
         if upload is not None and not upload.headers_complete:  # else a trailer
-            upload.headers.append((name, value))
+            upload.add_header(name, value)
 
     def on_headers_complete(self) -> None:
         upload = self._upload
@@ -264,26 +269,25 @@ class Connection(asyncio.Protocol):
                 self.send(_CONTINUE)
 
     def _check_head(self, upload: "Upload") -> None:
-        limits = self._limits
-        size = len(upload.target)
-        for name, value in upload.headers:
-            size += len(name) + len(value) + 4
-            lower = name.lower()
-            if lower == b"content-length":
-                upload.too_large = len(value) > 18 or int(value) > limits.body_bytes
-            elif lower == b"expect":
-                if value.lower() != b"100-continue":
-                    raise _Refused(417)
-                upload.expects_continue = upload.version == "1.1"
-            elif lower == b"transfer-encoding":
-                if upload.version == "1.0":
-                    raise _Refused(400)
-                if value.lower() != b"chunked":
-                    raise _Refused(501)
-        if size > limits.head_bytes or len(upload.headers) > limits.headers:
+        headers, limits = upload.headers, self._limits
+        if upload.head_bytes > limits.head_bytes or upload.header_count > limits.headers:
             raise _Refused(431)
         if upload.version not in ("1.0", "1.1"):
             raise _Refused(505)
+        length = headers.get("content-length")
+        if length is not None:
+            upload.too_large = len(length) > 18 or int(length) > limits.body_bytes
+        coding = headers.get("transfer-encoding")
+        if coding is not None:
+            if upload.version == "1.0":
+                raise _Refused(400)
+            if coding.lower() != "chunked":
+                raise _Refused(501)
+        expected = headers.get("expect")
+        if expected is not None:
+            if expected.lower() != "100-continue":
+                raise _Refused(417)
+            upload.expects_continue = upload.version == "1.1"
 
     def on_body(self, chunk: bytes) -> None:
         upload = self._upload
@@ -324,15 +328,8 @@ class Connection(asyncio.Protocol):
         self._current = exchange = Exchange(self, upload)
         self._server.in_flight += 1
         try:
-            request = HTTPServerRequest(
-                start_line=RequestStartLine(
-                    upload.method, upload.origin_form(), f"HTTP/{upload.version}"
-                ),
-                headers=upload.tornado_headers(),
-                body=upload.body(),
-                connection=exchange,
-            )
-        except HTTPInputError:
+            request = Request(upload, exchange)
+        except ValueError:
             self._answer_unserved(upload, 400)
             return
         self._server.application(request)
@@ -467,6 +464,8 @@ class Upload:
         "chunks",
         "expects_continue",
         "fed",
+        "head_bytes",
+        "header_count",
         "headers",
         "headers_complete",
         "keep_alive",
@@ -483,7 +482,9 @@ class Upload:
         self.method = ""
         self.version = "1.1"
         self.target = b""
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers = Headers()
+        self.header_count = 0
+        self.head_bytes = 0
         self.headers_complete = False
         self.chunks: list[bytes] = []
         self.size = 0  # of the body
@@ -503,14 +504,18 @@ class Upload:
             return rest[slash:] if slash >= 0 else "/"
         return target
 
-    def tornado_headers(self) -> HTTPHeaders:
-        headers = HTTPHeaders()
-        for name, value in self.headers:
-            # Tornado parses the body of a form before anybody has checked its signature, when it
-            # learns of one. No route takes a form.
-            if name.lower() != b"content-type":
-                headers.add(name.decode("latin-1"), value.decode("latin-1"))
-        return headers
+    def add_header(self, name: bytes, value: bytes) -> None:
+        self.head_bytes += len(name) + len(value) + 4
+        self.header_count += 1
+        self.headers.add(name.decode("latin-1").lower(), value.decode("latin-1"))
+
+    def host(self) -> str:
+        host: str | None = self.headers.get("host")
+        if host is None and self.version != "1.0":
+            raise ValueError("no Host")
+        if host is not None and not _HOST.fullmatch(host):
+            raise ValueError("no valid Host")
+        return host or ""
 
     def body(self) -> bytes:
         return self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
@@ -520,6 +525,49 @@ class Upload:
 
     def age_ms(self, now: float) -> float:
         return (now - self.started) * 1000
+
+
+class Headers(dict[str, str]):
+    """Header fields by lower-case name. HTTPHeaders checks and spells each once more: 5 us."""
+
+    def add(self, name: str, value: str) -> None:
+        """Add a field; the values of a repeated one are joined (RFC 9110, 5.3)."""
+        # Tornado parses the body of a form before anybody has checked its signature, when it
+        # learns of one. No route takes a form.
+        if name != "content-type":
+            self[name] = f"{self[name]},{value}" if name in self else value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name.lower(), default)
+
+
+class Request(HTTPServerRequest):
+    """HTTPServerRequest's public attributes, without parsing again what llhttp parsed: 7 us less.
+
+    Raises ValueError for a Host or a query that nobody should see.
+    """
+
+    def __init__(self, upload: "Upload", exchange: "Exchange") -> None:
+        self.method = upload.method
+        self.uri = upload.origin_form()
+        self.version = f"HTTP/{upload.version}"
+        self.headers = upload.headers  # type: ignore[assignment]
+        self.body = upload.body()
+        self.connection = exchange
+        self.server_connection = None
+        self.remote_ip = None
+        self.protocol = "http"
+        self.host = upload.host()
+        self.host_name = self.host.lower()
+        self.path, _, self.query = self.uri.partition("?")
+        self.arguments = {}
+        if self.query:
+            self.arguments = parse_qs_bytes(
+                self.query, keep_blank_values=True, max_num_fields=_MAX_ARGUMENTS
+            )
+        self.query_arguments = self.arguments
+        self.body_arguments = {}
+        self.files = {}
 
 
 class Exchange(HTTPConnection):

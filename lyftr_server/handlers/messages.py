@@ -82,6 +82,7 @@ class ExportHandler(ReadHandler):
         async with aclosing(self.application.store.export(query)) as chunks:
             rows: list[Message] | None = await self.read(anext(chunks, None))
             self.start_stream("application/x-ndjson", PRIVATE)
+            await self.flush()
             while rows and self.request.method == "GET":
                 self.write("".join(map(_line, rows)))
                 # Wait for the client before more is read: memory stays constant.
