@@ -1,6 +1,13 @@
 """One handler for each route, and the routes."""
 
 from ..base import BaseHandler
+from .docs import (
+    DocsHandler,
+    InitScriptHandler,
+    OpenapiHandler,
+    SwaggerScriptHandler,
+    SwaggerStyleHandler,
+)
 from .messages import ExportHandler, MessageHandler, MessagesHandler, StatsHandler
 from .operations import (
     HealthHandler,
@@ -25,6 +32,11 @@ EXACT: dict[str, type[BaseHandler]] = {
         ReadyHandler,
         MetricsHandler,
         RootHandler,
+        OpenapiHandler,
+        DocsHandler,
+        InitScriptHandler,
+        SwaggerScriptHandler,
+        SwaggerStyleHandler,
     )
 }
 PATTERNS: list[tuple[str, type[BaseHandler]]] = [(r"/messages/([^/]+)", MessageHandler)]
