@@ -4,12 +4,13 @@ Counts for each hour and day, and for each sender and day, answer most of it; wh
 is a short walk on an index. The caller opens a snapshot where several answers must agree.
 """
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..schema import Message, MessageQuery
-from .cursor import FIRST, LAST, Key
+from .cursor import FIRST, LAST, Key, Position
 from .sql import json_row
 
 _ROW = "json_array(message_id, from_msisdn, to_msisdn, ts, text)"
@@ -48,6 +49,34 @@ class Scope(NamedTuple):
         if after < self.first:
             after, equal = self.first, "="
         return self.where(f"(instant, message_id) >{equal} (?, ?)", *after)
+
+
+class Found(NamedTuple):
+    """A page's rows, and the places to go on from on either side (None: there is nothing)."""
+
+    data: list[Message]
+    next: Key | None
+    previous: Key | None
+
+
+def found(data: list[Message], place: Key, *, more: bool, before: bool) -> Found:
+    """Name the places that lead on from `data`, or from `place` where no row is left.
+
+    No message_id has U+0000, so nothing lies between `place` and the same with it: the rows before
+    that one include the row at `place`.
+    """
+    if data:
+        first, last = key_of(data[0]), key_of(data[-1])
+    else:
+        first, last = Key(place.instant, place.message_id + "\0"), FIRST
+    return Found(data, last if more else None, first if before else None)
+
+
+def beside(data: list[Message], start: Position, *, more: bool, behind: bool) -> Found:
+    """The same for a page on one side of a place: more rows ahead, rows behind."""
+    if start.backward:
+        more, behind = behind, more
+    return found(data, start.key, more=more, before=behind)
 
 
 def scope(query: MessageQuery) -> Scope:
@@ -127,12 +156,12 @@ def rows(
     return [Message(*row) for row in found]
 
 
-def rows_by_seq(db: sqlite3.Connection, seqs: str) -> list[Message]:
-    """Return the rows of a JSON array of seqs, in the array's order."""
+def rows_by_seq(db: sqlite3.Connection, seqs: list[int]) -> list[Message]:
+    """Return the rows with these seqs, in that order."""
     found = json_row(
         db,
         f"SELECT json_group_array({_ROW}) FROM json_each(?) CROSS JOIN messages ON seq = value",
-        (seqs,),
+        (json.dumps(seqs),),
     )
     return [Message(*row) for row in found]
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..schema import Message, MessageQuery
-from . import cursor, listing
+from . import cursor, listing, matching
 from .cursor import LAST, Key, Position
-from .listing import Scope, key_of
+from .listing import Found, Scope, key_of
 from .sql import Stop, Stopped, snapshot
 
 __all__ = [
@@ -46,65 +46,55 @@ def page(db: sqlite3.Connection, query: MessageQuery, stop: Stop) -> Page:
         raise Stopped
     signing = cursor.key(db)
     start = cursor.decode(signing, query.cursor, query) if query.cursor else None
-    with snapshot(db):
-        scope = listing.scope(query)
-        total = listing.count(db, scope)
-        if start is None:
-            found = _at_offset(db, scope, query, total)
-        else:
-            found = _at_position(db, scope, query.limit, start)
-    return _with_cursors(found, total, signing, query)
+    look = _page_of_matches if query.q else _page_of_all
+    found, total = look(db, query, start, stop)
 
-
-class _Found(NamedTuple):
-    """Rows, and the keys to go on from on either side."""
-
-    data: Sequence[Message]
-    next: Key | None
-    previous: Key | None
-
-
-def _at_offset(db: sqlite3.Connection, scope: Scope, query: MessageQuery, total: int) -> _Found:
-    place = listing.seek(db, scope, query.offset) if query.offset else scope.first
-    if place is None:
-        return _Found([], None, LAST if total else None)
-    data = listing.rows(db, scope, place, query.limit, inclusive=True)
-    return _found(
-        data, place, more=query.offset + len(data) < total, before=bool(query.offset and total)
-    )
-
-
-def _at_position(db: sqlite3.Connection, scope: Scope, limit: int, start: Position) -> _Found:
-    data = listing.rows(db, scope, start.key, limit + 1, backward=start.backward)
-    more = len(data) > limit
-    if more:
-        del data[0 if start.backward else -1]
-    behind = bool(
-        listing.rows(db, scope, start.key, 1, backward=not start.backward, inclusive=True)
-    )
-    if start.backward:
-        return _found(data, start.key, more=behind, before=more)
-    return _found(data, start.key, more=more, before=behind)
-
-
-def _found(data: list[Message], place: Key, *, more: bool, before: bool) -> _Found:
-    """Name the keys that lead on from `data`, or from `place` where no row is left.
-
-    No message_id has U+0000, so nothing lies between `place` and the same with it: rows before the
-    one include the row at the other.
-    """
-    if data:
-        first, last = key_of(data[0]), key_of(data[-1])
-    else:
-        first, last = Key(place.instant, place.message_id + "\0"), cursor.FIRST
-    return _Found(data, last if more else None, first if before else None)
-
-
-def _with_cursors(found: _Found, total: int, signing: bytes, query: MessageQuery) -> Page:
     def token(key: Key | None, backward: bool) -> str | None:
         return key and cursor.encode(signing, Position(backward, key), query)
 
     return Page(found.data, total, token(found.next, False), token(found.previous, True))
+
+
+def _page_of_all(
+    db: sqlite3.Connection, query: MessageQuery, start: Position | None, _stop: Stop
+) -> tuple[Found, int]:
+    scope = listing.scope(query)
+    with snapshot(db):
+        total = listing.count(db, scope)
+        if start is None:
+            return _at_offset(db, scope, query, total), total
+        return _at_position(db, scope, query.limit, start), total
+
+
+def _page_of_matches(
+    db: sqlite3.Connection, query: MessageQuery, start: Position | None, stop: Stop
+) -> tuple[Found, int]:
+    wanted = matching.begin(db, query.q or "", listing.scope(query), stop)
+    matches = matching.matches(db, wanted)
+    if start is None:
+        found = matching.at_offset(db, wanted, matches, query.offset, query.limit)
+    else:
+        found = matching.at_position(db, wanted, matches, start, query.limit)
+    return found, matches.total
+
+
+def _at_offset(db: sqlite3.Connection, scope: Scope, query: MessageQuery, total: int) -> Found:
+    place = listing.seek(db, scope, query.offset) if query.offset else scope.first
+    if place is None:
+        return Found([], None, LAST if total else None)
+    data = listing.rows(db, scope, place, query.limit, inclusive=True)
+    more = query.offset + len(data) < total
+    return listing.found(data, place, more=more, before=bool(query.offset and total))
+
+
+def _at_position(db: sqlite3.Connection, scope: Scope, limit: int, start: Position) -> Found:
+    data = listing.rows(db, scope, start.key, limit + 1, backward=start.backward)
+    more = len(data) > limit
+    if more:
+        del data[0 if start.backward else -1]
+    other = not start.backward
+    behind = bool(listing.rows(db, scope, start.key, 1, backward=other, inclusive=True))
+    return listing.beside(data, start, more=more, behind=behind)
 
 
 def chunk(
@@ -117,6 +107,8 @@ def chunk(
     if stop():
         raise Stopped
     scope = listing.scope(query)
+    if query.q:
+        return matching.after(db, matching.begin(db, query.q, scope, stop), after, size)
     return listing.rows(db, scope, after or scope.first, size, inclusive=after is None)
 
 

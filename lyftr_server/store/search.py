@@ -1,19 +1,128 @@
 """The search index: which messages contain q, exactly, while messages keep coming.
 
 An FTS5 trigram index over casefolded text covers the rows up to a watermark; fold() moves it in
-bulks, when there is time. A search adds what a scan finds above the watermark.
+bulks, when there is time. A search adds what a scan finds above the watermark. With the positions
+that detail=full keeps, a phrase of trigrams is a substring, and no match needs a second look.
 """
 
 import json
 import sqlite3
 import time
+from typing import Any, NamedTuple
 
-from .sql import json_row, transaction
+from .letters import CONFUSED, condition
+from .listing import Scope
+from .schema import FORGET_INDEX
+from .sql import json_row, snapshot, statements, transaction
 
-# A bulk goes in piece by piece, so that it can end in time for a message that waits.
+# A bulk goes in piece by piece, so that it ends in time for a message that waits. FTS5 writes one
+# segment each time; merging them is as much work again, and done in measured steps too: by itself
+# FTS5 would merge 16 at once, and hold up everybody for 200 ms.
 PIECE_ROWS = 100
+INDEX_SECONDS = 0.004
 FOLD_SECONDS = 0.010
+MERGE_PAGES = 32
+# backlog() counts so many rows, and takes the difference of seqs for more.
 COUNTED = 10_000
+
+# How much of the table one piece of a search covers, so that it takes at most some 50 ms: rows
+# that the index counts for a phrase of one trigram, rows that a scan reads, and rows that a scan
+# hands over to be folded here.
+INDEX_ROWS = 2_000_000
+SCAN_ROWS = 100_000
+FOLD_ROWS = 2_000
+
+
+class Piece(NamedTuple):
+    """What one piece of a search found: the rows after one seq, up to `upto`."""
+
+    upto: int
+    n: int
+    seqs: list[int] | None  # None: more than were asked for
+
+
+def piece(
+    db: sqlite3.Connection, folded: str, scope: Scope, after: int, bound: int, most: int
+) -> Piece:
+    """Find rows of the scope that contain `folded`, with seq in after + 1 .. bound or a part of it.
+
+    Their seqs come too unless there are more than `most`. Rows never change and get ever larger
+    seqs; so a search made of pieces, each a short snapshot, is exact for the moment of `bound`.
+    """
+    with snapshot(db):
+        watermark = _watermark(db)
+        if indexed(folded) and after < watermark:
+            upto = min(bound, watermark, after + max(50_000, INDEX_ROWS // len(folded) * 3))
+            return _look_up(db, folded, scope, after, upto, most)
+        return _scan(db, folded, scope, after, bound, most)
+
+
+def indexed(folded: str) -> bool:
+    """Tell whether the index knows which texts contain `folded`."""
+    return len(folded) >= 3 and CONFUSED.isdisjoint(folded)
+
+
+def _look_up(
+    db: sqlite3.Connection, folded: str, scope: Scope, after: int, upto: int, most: int
+) -> Piece:
+    phrase = '"' + folded.replace('"', '""') + '"'
+    join, where = "", "true"
+    values: list[Any] = []
+    if scope != Scope(None, ""):
+        join = "CROSS JOIN messages ON messages.seq = search.rowid"
+        where, values = scope.where("instant >= ?", scope.since)
+    elif db.execute("SELECT EXISTS (SELECT * FROM search_deleted)").fetchone()[0]:
+        where = "search.rowid NOT IN (SELECT seq FROM search_deleted)"
+    found = (
+        f"SELECT search.rowid AS seq FROM search {join}"
+        f" WHERE search MATCH ? AND search.rowid > ? AND search.rowid <= ? AND {where}"
+    )
+    return _collect(db, found, [phrase, after, upto, *values], upto, most)
+
+
+def _scan(
+    db: sqlite3.Connection, folded: str, scope: Scope, after: int, bound: int, most: int
+) -> Piece:
+    sql, letters, exact = condition(folded)
+    upto = min(bound, after + (SCAN_ROWS if exact else FOLD_ROWS))
+    where = "true"
+    values: list[Any] = []
+    if scope != Scope(None, ""):
+        where, values = scope.where("instant >= ?", scope.since)
+    found = (
+        "SELECT seq, text FROM messages NOT INDEXED"
+        f" WHERE seq > ? AND seq <= ? AND ({sql}) AND {where}"
+    )
+    parameters = [after, upto, *letters, *values]
+    if exact:
+        return _collect(db, found, parameters, upto, most)
+    candidates = json_row(
+        db, f"SELECT json_group_array(json_array(seq, text)) FROM ({found})", parameters
+    )
+    seqs = containing(candidates, folded)
+    return Piece(upto, len(seqs), seqs if len(seqs) <= most else None)
+
+
+def containing(candidates: list[tuple[int, str]], folded: str) -> list[int]:
+    """Return the seqs of the candidates that do match."""
+    return [seq for seq, text in candidates if folded in text.casefold()]
+
+
+def _collect(
+    db: sqlite3.Connection, found: str, parameters: list[Any], upto: int, most: int
+) -> Piece:
+    if most:
+        count, seqs = db.execute(
+            f"SELECT count(*), json_group_array(seq) FROM (SELECT seq FROM ({found}) LIMIT ?)",
+            (*parameters, most + 1),
+        ).fetchone()
+        if count <= most:
+            return Piece(upto, count, json.loads(seqs))
+    (count,) = db.execute(f"SELECT count(*) FROM ({found})", parameters).fetchone()
+    return Piece(upto, count, None)
+
+
+# -- upkeep, on the connection that writes
 
 
 def fold(db: sqlite3.Connection, most_rows: int = 1000) -> int:
@@ -22,12 +131,12 @@ def fold(db: sqlite3.Connection, most_rows: int = 1000) -> int:
     Return how many rows the watermark passed: at most `most_rows`, and fewer when time is up;
     0 when the index is up to date.
     """
-    until = time.monotonic() + FOLD_SECONDS
+    start = time.monotonic()
     moved = 0
     with transaction(db):
-        _purge(db, until)
-        watermark = start = _watermark(db)
-        while moved < most_rows:
+        _purge(db, start + INDEX_SECONDS)
+        watermark = _watermark(db)
+        while moved < most_rows and (not moved or time.monotonic() < start + INDEX_SECONDS):
             rows = json_row(
                 db,
                 "SELECT json_group_array(json_array(seq, text)) FROM (SELECT seq, text"
@@ -39,11 +148,19 @@ def fold(db: sqlite3.Connection, most_rows: int = 1000) -> int:
             _index(db, rows)
             moved += len(rows)
             watermark = rows[-1][0]
-            if time.monotonic() > until:
-                break
-        if watermark != start:
+        if moved:
             db.execute("UPDATE search_state SET watermark = ?", (watermark,))
+            _merge(db, start + FOLD_SECONDS)
     return moved
+
+
+def merge(db: sqlite3.Connection) -> bool:
+    """Merge segments of the index for some milliseconds; tell whether more is to do.
+
+    fold() does about as much as it makes necessary. This is for idle moments.
+    """
+    with transaction(db):
+        return _merge(db, time.monotonic() + FOLD_SECONDS)
 
 
 def backlog(db: sqlite3.Connection) -> int:
@@ -57,6 +174,12 @@ def backlog(db: sqlite3.Connection) -> int:
         (COUNTED,),
     ).fetchone()
     return int(span if rows is None else rows)
+
+
+def forget(db: sqlite3.Connection) -> None:
+    """Empty the index, inside the caller's transaction; fold() fills it again."""
+    for statement in statements(FORGET_INDEX):
+        db.execute(statement)
 
 
 def _watermark(db: sqlite3.Connection) -> int:
@@ -84,3 +207,14 @@ def _purge(db: sqlite3.Connection, until: float) -> None:
         db.execute("DELETE FROM search_deleted WHERE seq <= ?", (rows[-1][0],))
         if time.monotonic() > until:
             break
+
+
+def _merge(db: sqlite3.Connection, until: float) -> bool:
+    """Merge until then; tell whether more is to do. FTS5 changes fewer than two rows when not."""
+    while True:
+        before = db.total_changes
+        db.execute("INSERT INTO search (search, rank) VALUES ('merge', ?)", (MERGE_PAGES,))
+        if db.total_changes - before < 2:
+            return False
+        if time.monotonic() >= until:
+            return True

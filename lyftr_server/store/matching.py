@@ -1,0 +1,244 @@
+"""Pages of the messages that contain q: exact totals, and rows in the listing's order."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..schema import Message
+from . import listing, search
+from .cursor import LAST, Key, Position
+from .letters import condition
+from .listing import Found, Scope
+from .sql import Stop, Stopped, json_row
+
+# A search remembers the seqs of so many matches, to sort them.
+COLLECTED = 50_000
+# Rows of the listing in one piece of a walk, each read by its seq; the first pieces are short.
+WALK_ROWS = 1_000
+FIRST_WALK_ROWS = 125
+# Costs, relative to each other: to read one row by its seq, in a walk or to sort it; and to look
+# at one in a scan.
+READ_COST = 8
+SCAN_COST = 1
+# A scope of so few rows is walked without asking what it would cost to look the matches up.
+SMALL = 2_000
+
+
+class Search(NamedTuple):
+    """What to look for, and where. Rows stored after `bound` are left for the next search."""
+
+    folded: str
+    scope: Scope
+    bound: int
+    stop: Stop
+
+
+class Matches(NamedTuple):
+    """How many rows match, and unless they are too many their seqs."""
+
+    total: int
+    seqs: list[int] | None
+
+
+def begin(db: sqlite3.Connection, q: str, scope: Scope, stop: Stop) -> Search:
+    (bound,) = db.execute("SELECT coalesce(max(seq), 0) FROM messages").fetchone()
+    return Search(q.casefold(), scope, bound, stop)
+
+
+# -- the total
+
+
+def matches(db: sqlite3.Connection, wanted: Search) -> Matches:
+    """Return how many rows match, exactly: by the index, a scan, or a walk of the scope."""
+    everything = wanted._replace(scope=Scope(None, ""))
+    if wanted == everything:
+        return _find(db, wanted, COLLECTED)
+    rows = listing.count(db, wanted.scope)
+    if rows > SMALL:
+        if search.indexed(wanted.folded):
+            cost = READ_COST * _find(db, everything, 0).total
+        else:
+            cost = SCAN_COST * listing.count(db, everything.scope)
+        if cost < READ_COST * rows:
+            return _find(db, wanted, COLLECTED)
+    total, seqs = 0, []
+    for _, hits in _walk(db, wanted, wanted.scope.first, backward=False, inclusive=True):
+        total += len(hits)
+        if total <= COLLECTED:
+            seqs += hits
+    return Matches(total, seqs if total <= COLLECTED else None)
+
+
+def _find(db: sqlite3.Connection, wanted: Search, most: int) -> Matches:
+    folded, scope, bound, stop = wanted
+    after = total = 0
+    seqs: list[int] | None = []
+    while after < bound:
+        if stop():
+            raise Stopped
+        left = most - total if seqs is not None else 0
+        after, n, more = search.piece(db, folded, scope, after, bound, left)
+        total += n
+        seqs = None if seqs is None or more is None else seqs + more
+    return Matches(total, seqs)
+
+
+# -- the rows
+
+
+def at_offset(
+    db: sqlite3.Connection, wanted: Search, matches: Matches, offset: int, limit: int
+) -> Found:
+    """Return the matches from number `offset` on."""
+    total, first = matches.total, wanted.scope.first
+    n = min(limit, total - offset)
+    if n <= 0:
+        return Found([], None, LAST if total else None)
+    # From the nearer end.
+    backward = offset > total // 2
+    skip = total - offset - n if backward else offset
+    place = LAST if backward else first
+    data = _rows(db, wanted, matches, Position(backward, place), skip, n, inclusive=True)
+    return listing.found(data, place, more=offset + n < total, before=offset > 0)
+
+
+def at_position(
+    db: sqlite3.Connection, wanted: Search, matches: Matches, start: Position, limit: int
+) -> Found:
+    """Return the matches after a place, or the nearest before it."""
+    data = _rows(db, wanted, matches, start, 0, limit + 1)
+    more = len(data) > limit
+    if more:
+        del data[0 if start.backward else -1]
+    return listing.beside(data, start, more=more, behind=_any_behind(db, wanted, matches, start))
+
+
+def _any_behind(db: sqlite3.Connection, wanted: Search, matches: Matches, start: Position) -> bool:
+    """Tell whether a match lies at the place or on its other side."""
+    # The row that gave the place its name matched then, and rows do not change.
+    if db.execute(
+        "SELECT 1 FROM messages WHERE message_id = ? AND instant = ?",
+        (start.key.message_id, start.key.instant),
+    ).fetchone():
+        return True
+    other = Position(not start.backward, start.key)
+    return bool(_rows(db, wanted, matches, other, 0, 1, inclusive=True))
+
+
+def after(db: sqlite3.Connection, wanted: Search, place: Key | None, size: int) -> list[Message]:
+    """Return the next matches after a place, by a walk from there."""
+    seqs: list[int] = []
+    start = place or wanted.scope.first
+    for _, hits in _walk(db, wanted, start, backward=False, inclusive=place is None):
+        seqs += hits
+        if len(seqs) >= size:
+            break
+    return listing.rows_by_seq(db, seqs[:size])
+
+
+def _rows(
+    db: sqlite3.Connection,
+    wanted: Search,
+    matches: Matches,
+    start: Position,
+    skip: int,
+    n: int,
+    *,
+    inclusive: bool = False,
+) -> list[Message]:
+    """Return `n` matches on one side of a place, without the first `skip`; ascending.
+
+    Few matches are read and sorted. Of many, enough are met soon on a walk through the listing;
+    where they lie further off than their number suggests, sorting them is the way again.
+    """
+    if not matches.total:
+        return []
+    listed = listing.count(db, wanted.scope)
+    steps = (skip + n) * listed // matches.total
+    seqs: list[int] | None = None
+    if matches.seqs is None or steps < matches.total:
+        budget = None if matches.seqs is None else 2 * matches.total
+        seqs = _walk_to(db, wanted, start, skip + n, budget, inclusive)
+    if seqs is not None:
+        seqs = seqs[skip : skip + n]
+    else:
+        if wanted.stop():
+            raise Stopped
+        seqs = _sort(db, wanted.scope, matches.seqs or [], start, skip, n, inclusive)
+    if start.backward:
+        seqs.reverse()
+    return listing.rows_by_seq(db, seqs)
+
+
+def _walk_to(
+    db: sqlite3.Connection,
+    wanted: Search,
+    start: Position,
+    enough: int,
+    budget: int | None,
+    inclusive: bool,
+) -> list[int] | None:
+    """Return the first matches of a walk, at least `enough` if there are; None: budget spent."""
+    seqs: list[int] = []
+    walked = 0
+    for rows, hits in _walk(db, wanted, start.key, backward=start.backward, inclusive=inclusive):
+        walked += rows
+        seqs += hits
+        if len(seqs) >= enough:
+            break
+        if budget is not None and walked > budget:
+            return None
+    return seqs
+
+
+def _sort(
+    db: sqlite3.Connection,
+    scope: Scope,
+    seqs: list[int],
+    start: Position,
+    skip: int,
+    n: int,
+    inclusive: bool,
+) -> list[int]:
+    where, values = scope.rest(start.key, start.backward, inclusive)
+    order = " DESC" if start.backward else ""
+    return json_row(
+        db,
+        "SELECT json_group_array(seq) FROM (SELECT seq FROM json_each(?)"
+        f" CROSS JOIN messages ON seq = value WHERE {where}"
+        f" ORDER BY instant{order}, message_id{order} LIMIT ? OFFSET ?)",
+        (json.dumps(seqs), *values, n, skip),
+    )
+
+
+def _walk(
+    db: sqlite3.Connection, wanted: Search, place: Key, *, backward: bool, inclusive: bool
+) -> Iterator[tuple[int, list[int]]]:
+    """Walk the scope's rows from a place: yield how many a piece has, and the matching seqs."""
+    folded, scope, bound, stop = wanted
+    sql, letters, exact = condition(folded)
+    value = "m.seq" if exact else "json_array(m.seq, text)"
+    order = " DESC" if backward else ""
+    size = FIRST_WALK_ROWS
+    while True:
+        if stop():
+            raise Stopped
+        where, values = scope.rest(place, backward, inclusive)
+        # A statement is a snapshot; between two of them the WAL can be reset.
+        rows, last, hits = db.execute(
+            "WITH piece AS MATERIALIZED (SELECT seq, instant, message_id"
+            f" FROM {scope.table} WHERE {where}"
+            f" ORDER BY instant{order}, message_id{order} LIMIT ?)"
+            " SELECT (SELECT count(*) FROM piece),"
+            " (SELECT json_array(instant, message_id) FROM piece LIMIT 1 OFFSET ?),"
+            f" (SELECT json_group_array({value}) FROM piece CROSS JOIN messages AS m"
+            f"  ON m.seq = piece.seq WHERE m.seq <= ? AND ({sql}))",
+            (*values, size, size - 1, bound, *letters),
+        ).fetchone()
+        seqs = json.loads(hits)
+        yield rows, seqs if exact else search.containing(seqs, folded)
+        if last is None:
+            return
+        place, inclusive = Key(*json.loads(last)), False
+        size = min(2 * size, WALK_ROWS)
