@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -237,6 +238,56 @@ def ask(
     return Answer(answer.status, answer.headers, answer.read())
 
 
+class ServerSocket:
+    """A plain connection, for what an HTTP client would not send."""
+
+    def __init__(self, port: int, timeout: float = 10) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout)
+
+    @classmethod
+    def to(cls, url: str) -> "ServerSocket":
+        return cls(int(url.rpartition(":")[2]))
+
+    def __enter__(self) -> "ServerSocket":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def read_answer(self, method: str = "GET") -> Answer:
+        """Read one answer; the connection stays open."""
+        answer = http.client.HTTPResponse(self.socket, method=method)
+        try:
+            answer.begin()
+            return Answer(answer.status, answer.headers, answer.read())
+        finally:
+            answer.close()
+
+    def closed(self) -> bool:
+        """Wait until the server closes; tell whether it sent nothing more before."""
+        try:
+            return self.socket.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+    def post(self, body: bytes, headers: Sequence[tuple[str, str | bytes]]) -> Answer:
+        """Post to /webhook with exactly these headers."""
+        self.send(post_head(len(body), headers) + body)
+        return self.read_answer("POST")
+
+
+def post_head(length: int, headers: Sequence[tuple[str, str | bytes]]) -> bytes:
+    """Return the head of a POST to /webhook."""
+    lines = [b"POST /webhook HTTP/1.1", b"Host: localhost", b"Content-Length: %d" % length]
+    for name, value in headers:
+        raw = value if isinstance(value, bytes) else value.encode()
+        lines.append(name.encode() + b": " + raw)
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
 def run_to_end(
     folder: Path, *command: str, stdin: bytes = b"", **variables: str
 ) -> subprocess.CompletedProcess[bytes]:
@@ -256,3 +307,13 @@ def _object(line: str) -> dict[str, Any]:
     value = json.loads(line)
     assert isinstance(value, dict), line
     return value
+
+
+def samples(exposition: bytes) -> dict[str, float]:
+    """Return the samples of a Prometheus text exposition, by name and labels as written."""
+    found = {}
+    for line in exposition.decode().splitlines():
+        if line and not line.startswith("#"):
+            name, _, value = line.rpartition(" ")
+            found[name] = float(value)
+    return found
