@@ -1,0 +1,178 @@
+"""Recounts everything that the database derives from its messages, and can derive it anew."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+
+from . import search
+from .schema import RECOUNT
+from .sql import json_row, snapshot, statements, transaction
+
+# counts_fit() counts the rows of a table up to this size, and samples hours of a larger one.
+COUNTED_ROWS = 2_000_000
+SAMPLED_HOURS = 50
+PIECE_ROWS = 10_000
+
+# A count table's name, and what it must hold.
+_RECOUNTS = (
+    ("hour_counts", "hour, n", "substr(instant, 1, 13), count(*) FROM messages GROUP BY 1"),
+    ("day_counts", "day, n", "substr(instant, 1, 10), count(*) FROM messages GROUP BY 1"),
+    ("sender_counts", "from_msisdn, n", "from_msisdn, count(*) FROM messages GROUP BY 1"),
+    (
+        "sender_day_counts",
+        "from_msisdn, day, n",
+        "from_msisdn, substr(instant, 1, 10), count(*) FROM messages GROUP BY 1, 2",
+    ),
+    ("recipient_counts", "to_msisdn, n", "to_msisdn, count(*) FROM messages GROUP BY 1"),
+    (
+        "stored_minute_counts",
+        "minute, n",
+        "created_at / 60000000, count(*) FROM messages GROUP BY 1",
+    ),
+    (
+        "distinct_counts",
+        "what, n",
+        "'senders', count(DISTINCT from_msisdn) FROM messages"
+        " UNION ALL SELECT 'recipients', count(DISTINCT to_msisdn) FROM messages",
+    ),
+)
+
+# Promises of derived rows that are no counts: each query finds the rows that break one.
+_PROMISES = (
+    (
+        "sender_counts.rank_floor is out of its bounds",
+        "SELECT * FROM sender_counts WHERE rank_floor > n OR n >= 2 * rank_floor",
+    ),
+    (
+        "stored_minute_counts does not bound the rows of its minute",
+        "SELECT created_at / 60000000 AS at, min(seq) AS first, max(seq) AS last FROM messages"
+        " GROUP BY 1 HAVING EXISTS (SELECT * FROM stored_minute_counts WHERE minute = at"
+        " AND (first_seq > first OR last_seq < last))",
+    ),
+    (
+        "search_deleted has a row that exists, or that the index does not know",
+        "SELECT seq FROM search_deleted WHERE seq IN (SELECT seq FROM messages)"
+        " OR seq > (SELECT watermark FROM search_state)",
+    ),
+    (
+        "the search index's watermark lies above every seq",
+        "SELECT * FROM search_state WHERE watermark >"
+        " (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages')",
+    ),
+)
+
+
+def problems(db: sqlite3.Connection, deep: bool) -> Iterator[str]:
+    """Yield what is wrong, in words: pages, indexes, counts and, if deep, the search index.
+
+    Reads only. It takes about a minute for ten million rows, and deep some twenty times as long.
+    """
+    with snapshot(db):
+        for (said,) in db.execute("PRAGMA integrity_check").fetchall():
+            if said != "ok":
+                yield str(said)
+        for table, columns, recount in _RECOUNTS:
+            stored, counted = f"SELECT {columns} FROM {table}", f"SELECT {recount}"
+            (wrong,) = db.execute(
+                f"SELECT count(*) FROM (SELECT * FROM ({stored}) EXCEPT SELECT * FROM ({counted}))"
+            ).fetchone()
+            (missing,) = db.execute(
+                f"SELECT count(*) FROM (SELECT * FROM ({counted}) EXCEPT {stored})"
+            ).fetchone()
+            if wrong or missing:
+                yield f"{table}: {wrong} rows are wrong, {missing} are missing"
+        for promise, broken in _PROMISES:
+            if db.execute(f"SELECT EXISTS ({broken})").fetchone()[0]:
+                yield promise
+        if deep and not _index_fits(db):
+            yield "the search index does not fit the texts"
+
+
+def counts_fit(db: sqlite3.Connection) -> bool:
+    """Tell quickly, as a server starts, whether the counts fit the rows as far as one can see.
+
+    Up to COUNTED_ROWS the rows are counted. In a larger table only some hours are, at random: that
+    finds what went wrong on a large scale, and not one row that was replaced by hand. `problems`
+    finds everything.
+    """
+    with snapshot(db):
+        sums = db.execute(
+            "SELECT coalesce(sum(n), 0) FROM day_counts"
+            " UNION SELECT coalesce(sum(n), 0) FROM hour_counts"
+            " UNION SELECT coalesce(sum(n), 0) FROM sender_counts"
+            " UNION SELECT coalesce(sum(n), 0) FROM recipient_counts"
+            " UNION SELECT coalesce(sum(n), 0) FROM stored_minute_counts"
+        ).fetchall()
+        if len(sums) != 1:
+            return False
+        ((total,),) = sums
+        if total <= COUNTED_ROWS:
+            (rows,) = db.execute("SELECT count(*) FROM messages").fetchone()
+            return bool(rows == total)
+        (odd,) = db.execute(
+            "SELECT count(*) FROM (SELECT hour, n FROM hour_counts ORDER BY random() LIMIT ?)"
+            " WHERE n <> (SELECT count(*) FROM messages INDEXED BY messages_by_instant"
+            " WHERE instant >= hour AND instant < hour || ';')",
+            (SAMPLED_HOURS,),
+        ).fetchone()
+        return not odd
+
+
+def rebuild(db: sqlite3.Connection, progress: Callable[[str], None]) -> None:
+    """Derive all counts anew and empty the search index, which fold() then fills again."""
+    with transaction(db):
+        for statement in statements(RECOUNT):
+            if statement.startswith("INSERT"):
+                progress(f"filling {statement.split()[2]}")
+            db.execute(statement)
+        progress("emptying the search index")
+        search.forget(db)
+
+
+def _index_fits(db: sqlite3.Connection) -> bool:
+    """Compare the index with one made anew from the same texts, by a sum over all it holds."""
+    db.execute(
+        "CREATE VIRTUAL TABLE temp.verify_search USING fts5("
+        "text, content = '', columnsize = 0, tokenize = 'trigram case_sensitive 1')"
+    )
+    try:
+        _fill(db)
+        found, wanted = (_sum_of_index(db, *name) for name in _INDEXES)
+        return found == wanted
+    finally:
+        db.execute("DROP TABLE temp.verify_search")
+
+
+_INDEXES = (("main", "search"), ("temp", "verify_search"))
+
+
+def _fill(db: sqlite3.Connection) -> None:
+    after = 0
+    while rows := json_row(
+        db,
+        "SELECT json_group_array(json_array(seq, text)) FROM (SELECT seq, text FROM ("
+        " SELECT seq, text FROM messages WHERE seq <= (SELECT watermark FROM search_state)"
+        " UNION ALL SELECT seq, text FROM search_deleted)"
+        " WHERE seq > ? ORDER BY seq LIMIT ?)",
+        (after, PIECE_ROWS),
+    ):
+        db.executemany(
+            "INSERT INTO temp.verify_search (rowid, text) VALUES (?, ?)",
+            [(seq, text.casefold()) for seq, text in rows if text is not None],
+        )
+        after = rows[-1][0]
+
+
+def _sum_of_index(db: sqlite3.Connection, schema: str, table: str) -> tuple[int, int]:
+    """Return the number of trigrams in the index, and a sum over their letters and places."""
+    db.execute(
+        f"CREATE VIRTUAL TABLE temp.verify_terms USING fts5vocab('{schema}', '{table}', 'instance')"
+    )
+    try:
+        number, places = db.execute(
+            "SELECT count(*), coalesce(sum((unicode(term) + unicode(substr(term, 2)) * 131"
+            ' + unicode(substr(term, 3)) * 17161) * (doc % 65521) * ("offset" + 1) % 1000003), 0)'
+            " FROM temp.verify_terms"
+        ).fetchone()
+        return int(number), int(places)
+    finally:
+        db.execute("DROP TABLE temp.verify_terms")
