@@ -188,6 +188,9 @@ class Writer:
         results, created, self._last_seq = await self._connection.run(
             self._insert, messages, self._last_seq
         )
+        # After the commit and before any answer: a commit into a file that nobody can find again
+        # is not stored. Not in the connection's thread, which would wait for the GIL after each.
+        self._files.check()
         self._metrics.commit_seconds.observe(time.perf_counter() - start)
         self._metrics.batch_size.observe(len(messages))
         self._unfolded += created
@@ -205,9 +208,6 @@ class Writer:
         now = time.time_ns() // 1000
         values = [value for message in messages for value in (*message, now)]
         cursor = db.execute(self._insert_sql(len(messages)), values)
-        # After the commit and before any answer: a commit into a file that nobody can find again
-        # is not stored.
-        self._files.check()
         created = cursor.rowcount
         if created == len(messages):
             return [Result.CREATED] * created, created, cursor.lastrowid or 0
