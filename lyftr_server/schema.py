@@ -259,7 +259,7 @@ def _offset(value: str) -> int:
 )
 def _sender(value: str) -> str | None:
     # A raw '+' in a query string stands for a space.
-    return _msisdn("+" + value.removeprefix(" ").removeprefix("+")) if value else None
+    return _msisdn("+" + value[value[0] in " +" :]) if value else None
 
 
 @_described(type="string", format="date-time", description="Rows at or after this instant.")

@@ -3,7 +3,7 @@
 import argparse
 import logging
 
-from ..config import Config, ConfigError
+from ..config import Config, ConfigError, setting
 from ..log import JsonLines, Output, event
 from . import Commands, add
 
@@ -33,7 +33,7 @@ def run(_options: argparse.Namespace) -> int:
 
 def _serve(output: Output) -> int:
     # Until the configuration is known its faults are told in its own form.
-    JsonLines(output).install("INFO")
+    JsonLines(output, setting("APP_NAME"), setting("ENV")).install("INFO")
     try:
         settings = Config.from_environ()
     except ConfigError as error:
