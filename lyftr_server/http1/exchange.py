@@ -1,0 +1,188 @@
+"""A request as it arrives, and its way back."""
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPHeaders,
+    HTTPServerRequest,
+    RequestStartLine,
+    ResponseStartLine,
+)
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+REASONS = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
+_BODILESS = frozenset({204, 304})
+_STREAM_END = b"0\r\n\r\n"
+# The target of a request to a proxy (RFC 9112, 3.2.2); what follows the authority is the path.
+_AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+
+
+class Upload:
+    """A request as far as it has arrived."""
+
+    __slots__ = (
+        "_body",
+        "expects_continue",
+        "fruitless",
+        "headers",
+        "headers_complete",
+        "keep_alive",
+        "method",
+        "refusal",
+        "size",
+        "started",
+        "target",
+        "too_large",
+        "version",
+    )
+
+    def __init__(self, started: float) -> None:
+        self.started = started
+        self.method = ""
+        self.version = "1.1"
+        self.target = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers_complete = False
+        self.size = 0  # of the body
+        self.fruitless = 0  # bytes in a row that ended no head and brought no body
+        self.too_large = False
+        self.keep_alive = False
+        self.expects_continue = False
+        self.refusal = 0  # the status to refuse it with, unseen by the application
+        self._body: bytes | bytearray = b""
+
+    def add(self, chunk: bytes) -> None:
+        """Take a part of the body; most bodies come in one."""
+        if not self.size:
+            self._body = chunk
+        else:
+            if isinstance(self._body, bytes):
+                self._body = bytearray(self._body)
+            self._body += chunk
+        self.size += len(chunk)
+
+    def drop_body(self) -> None:
+        self._body = b""
+        self.size = 0
+
+    def request(self, exchange: "Exchange") -> HTTPServerRequest:
+        """Return what Tornado calls a request. HTTPInputError or ValueError: it is none."""
+        headers = HTTPHeaders()
+        for name, value in self.headers:
+            # Tornado parses the body of a form before anybody has checked its signature, when it
+            # learns of one. No route takes a form.
+            if name.lower() != b"content-type":
+                headers.add(name.decode("latin-1"), value.decode("latin-1"))
+        return HTTPServerRequest(
+            start_line=RequestStartLine(self.method, self.origin_form(), f"HTTP/{self.version}"),
+            headers=headers,
+            body=bytes(self._body),
+            connection=exchange,
+        )
+
+    def origin_form(self) -> str:
+        """Return the path and query, whatever form the target has."""
+        target = self.target.decode("latin-1")
+        if target.startswith("/"):
+            return target
+        authority = _AUTHORITY.match(target)
+        if authority is None:
+            return target  # an asterisk, or CONNECT's
+        rest = target[authority.end() :]
+        return rest if rest.startswith("/") else f"/{rest}"
+
+    def path(self) -> str:
+        return self.origin_form().partition("?")[0]
+
+
+class Exchange(HTTPConnection):
+    """One request's way back: Tornado's HTTPConnection, and a short cut for a whole answer."""
+
+    def __init__(self, connection: "Connection", upload: Upload) -> None:
+        self.started = upload.started
+        self.too_large = upload.too_large
+        self.closes = not upload.keep_alive
+        self._connection = connection
+        self._head_only = upload.method == "HEAD"
+        self._http10 = upload.version == "1.0"
+        self._chunked = False
+        self._on_close: Callable[[], None] | None = None
+
+    def respond(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
+        """Write a whole answer at once; a Content-Type among `headers` replaces JSON's.
+
+        A quarter of a request's time less than Tornado's set_header, write and flush.
+        """
+        lines = [f"HTTP/1.1 {status} {REASONS[status]}\r\n{self._constant_headers()}"]
+        content_type = "application/json"
+        for name, value in headers:
+            if name == "Content-Type":
+                content_type = value
+            else:
+                lines.append(f"{name}: {value}\r\n")
+        lines.append(f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n")
+        head = "".join(lines).encode("latin-1")
+        self._connection.send(head if self._head_only else head + body)
+        self._connection.finished(self)
+
+    def _constant_headers(self) -> str:
+        self.closes = self.closes or self._connection.ending
+        if self.closes:
+            connection = "Connection: close\r\n"
+        else:
+            connection = "Connection: keep-alive\r\n" if self._http10 else ""
+        return f"Server: lyftr-server\r\nDate: {self._connection.date()}\r\n{connection}"
+
+    # -- tornado.httputil.HTTPConnection, for answers that are written piece by piece
+
+    def write_headers(
+        self,
+        start_line: RequestStartLine | ResponseStartLine,
+        headers: HTTPHeaders,
+        chunk: bytes | None = None,
+    ) -> "asyncio.Future[None]":
+        status = start_line.code if isinstance(start_line, ResponseStartLine) else 500
+        if "Content-Length" not in headers and status not in _BODILESS:
+            self._chunked = not self._http10
+            self.closes = self.closes or self._http10
+        lines = [f"HTTP/1.1 {status} {REASONS[status]}\r\n{self._constant_headers()}"]
+        lines += [
+            f"{name}: {value}\r\n"
+            for name, value in headers.get_all()
+            if name not in ("Server", "Date", "Connection")
+        ]
+        if self._chunked:
+            lines.append("Transfer-Encoding: chunked\r\n")
+        self._connection.send(("".join(lines) + "\r\n").encode("latin-1"))
+        return self.write(chunk) if chunk else self._connection.flow()
+
+    def write(self, chunk: bytes) -> "asyncio.Future[None]":
+        if chunk and not self._head_only:
+            self._connection.send(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
+        return self._connection.flow()
+
+    def finish(self) -> None:
+        if self._chunked and not self._head_only:
+            self._connection.send(_STREAM_END)
+        self._connection.finished(self)
+
+    # -- what RequestHandler asks of a connection beside the interface
+
+    def set_close_callback(self, callback: Callable[[], None] | None) -> None:
+        self._on_close = callback
+
+    def detach(self) -> "Exchange":
+        """Hand the answer over to whoever calls; see BaseHandler.reply."""
+        return self
+
+    def client_gone(self) -> None:
+        callback, self._on_close = self._on_close, None
+        if callback is not None:
+            callback()
