@@ -1,0 +1,56 @@
+"""The OpenAPI 3.1 document: what the schemas accept, and what each route answers."""
+
+import json
+from functools import cache
+
+from .. import __version__
+from .answers import HEADERS, refusals
+from .paths import paths
+from .schemas import Json, schemas
+
+_ABOUT = """\
+Stores each signed message exactly once, and gives it back.
+
+- Every GET answers HEAD too. Another method is answered 405, another path 404.
+- Every refusal is JSON: `{"detail": ...}`.
+- Every answer has an `X-Request-ID`: the request's own if it sent one of 1 to 128 letters, digits,
+  `.`, `_` and `-`, else one of ours.
+"""
+
+
+@cache
+def document_bytes() -> bytes:
+    """Return the document as JSON. It says the same as long as the program runs."""
+    return json.dumps(document(), ensure_ascii=False).encode()
+
+
+def document() -> Json:
+    """Return the OpenAPI document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "lyftr-server",
+            "version": __version__,
+            "description": _ABOUT,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [
+            {"name": "messages", "description": "Bring messages in, and get them out."},
+            {"name": "operations", "description": "What operators and their tools ask."},
+            {"name": "documentation", "description": "This page."},
+        ],
+        "paths": paths(),
+        "components": {
+            "schemas": schemas(),
+            "responses": refusals(),
+            "headers": HEADERS,
+            "securitySchemes": {
+                "readToken": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "Needed only when the server runs with READ_TOKEN.",
+                }
+            },
+        },
+    }

@@ -1,0 +1,136 @@
+"""The schemas of what is sent and answered, made from those that validate."""
+
+from typing import Any
+
+from voluptuous_openapi import UNSUPPORTED, OpenApiVersion, convert
+
+from ..schema import MESSAGE, QUERY
+
+Json = dict[str, Any]
+
+EXAMPLE: Json = {
+    "message_id": "m1",
+    "from": "+919876543210",
+    "to": "+14155550100",
+    "ts": "2025-01-15T10:00:00Z",
+    "text": "Hello",
+}
+_COUNT: Json = {"type": "integer", "minimum": 0}
+# Where a string may stand, it may not have U+0000.
+_PLAIN = "^[^\\u0000]*$"
+
+
+def _converted(schema: Any) -> Json:
+    found: Json = convert(
+        schema, custom_serializer=_serialized, openapi_version=OpenApiVersion.V3_1
+    )
+    return found
+
+
+def _serialized(validator: Any) -> Any:
+    """Return what a validator of ours says of itself."""
+    described = getattr(validator, "json_schema", None)
+    if described is None:
+        return UNSUPPORTED
+    if "string" in described["type"]:
+        return {"pattern": _PLAIN} | described
+    return dict(described)
+
+
+def schemas() -> Json:
+    """Return the schemas by name."""
+    message = _converted(MESSAGE) | {"examples": [EXAMPLE]}
+    fields = {name: dict(field) for name, field in message["properties"].items()}
+    del fields["text"]["default"]
+    fields["text"]["description"] = "The text; null when there was none."
+    stats = {
+        "total_messages": _COUNT,
+        "senders_count": _COUNT,
+        "messages_per_sender": {
+            "type": "array",
+            "description": "The ten with most, then by number.",
+            "maxItems": 10,
+            "items": object_of(
+                {"from": fields["from"], "count": {"type": "integer", "minimum": 1}}
+            ),
+        },
+        "first_message_ts": _nullable(fields["ts"]),
+        "last_message_ts": _nullable(fields["ts"]),
+        "recipients_count": _COUNT,
+        "messages_last_24h": _COUNT | {"description": "Stored in the last 24 hours."},
+        "top_sender": _nullable(fields["from"]),
+    }
+    page = {
+        "data": {"type": "array", "maxItems": 100, "items": ref("schemas", "StoredMessage")},
+        "total": _COUNT | {"description": "All that match, whatever the page."},
+        "limit": {"type": "integer"},
+        "offset": _COUNT,
+        "next_cursor": {"type": ["string", "null"], "description": "null on the last page."},
+    }
+    fault = {
+        "loc": {"type": "array", "items": {"type": ["string", "integer"]}},
+        "msg": {"type": "string"},
+        "type": {"type": "string"},
+    }
+    return {
+        "Message": message,
+        "StoredMessage": object_of(fields),
+        "Page": object_of(page),
+        "Stats": object_of(stats),
+        "Error": object_of({"detail": {"type": "string"}}),
+        "Faults": object_of(
+            {"detail": {"type": "array", "minItems": 1, "items": object_of(fault)}}
+        ),
+    }
+
+
+# Not as `example`: Swagger UI would fill the filters in.
+_EXAMPLES = {
+    "from": ["+919876543210", "919876543210"],
+    "from_msisdn": ["+919876543210"],
+    "since": ["2025-01-15T10:00:00Z", "2025-01-15T10:00:00.5Z"],
+    "q": ["hello"],
+}
+
+
+def parameters(*without: str) -> list[Json]:
+    """Return the parameters of a listing, as QUERY has them."""
+    ts = _converted(MESSAGE)["properties"]["ts"]
+    return [
+        _parameter(name, dict(field), ts)
+        for name, field in _converted(QUERY)["properties"].items()
+        if name not in without
+    ]
+
+
+def _parameter(name: str, field: Json, ts: Json) -> Json:
+    description, default = field.pop("description"), field.pop("default")
+    if field["type"] == "integer":
+        field["default"] = int(default)  # it stands in the schema as it would in a URL
+    # An empty filter is as if absent.
+    elif field.get("format") == ts["format"]:
+        field = {"anyOf": [field | {"pattern": ts["pattern"]}, {"const": ""}]}
+    elif field["pattern"] != _PLAIN:
+        field["pattern"] = f"^({field['pattern'][1:-1]})?$"
+    field |= {"examples": _EXAMPLES[name]} if name in _EXAMPLES else {}
+    return {"name": name, "in": "query", "description": description, "schema": field}
+
+
+def _nullable(field: Json) -> Json:
+    kept = {key: value for key, value in field.items() if key != "description"}
+    return kept | {"type": [field["type"], "null"], "description": "null when there is none."}
+
+
+def object_of(properties: Json) -> Json:
+    """Return the schema of an object with exactly these members."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def ref(kind: str, name: str) -> Json:
+    """Return a reference to a part of the document's components."""
+    return {"$ref": f"#/components/{kind}/{name}"}
