@@ -34,24 +34,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 # -- errors that nobody expected
 
 
-class Expected:
-    """Set `errors` to True in a test that makes the server log an ERROR."""
+class ErrorLog:
+    """Set `expected` to True in a test that makes the server log an ERROR."""
 
-    errors = False
+    expected = False
 
 
 @pytest.fixture
-def expected() -> Expected:
-    return Expected()
+def error_log() -> ErrorLog:
+    return ErrorLog()
 
 
 @pytest.fixture(autouse=True)
-def no_unexpected_error(caplog: pytest.LogCaptureFixture, expected: Expected) -> Iterator[None]:
+def no_unexpected_error(caplog: pytest.LogCaptureFixture, error_log: ErrorLog) -> Iterator[None]:
     """Fail a test during which an ERROR was logged that it did not announce."""
     yield
     records = [record for when in ("setup", "call") for record in caplog.get_records(when)]
     errors = [record.getMessage() for record in records if record.levelno >= logging.ERROR]
-    assert expected.errors or not errors, errors
+    assert error_log.expected or not errors, errors
 
 
 # -- the real process

@@ -13,7 +13,7 @@ from lyftr_server.config import Config
 from lyftr_server.metrics import RESULTS
 from lyftr_server.signature import sign
 
-from .conftest import Client, Expected, LogFile
+from .conftest import Client, ErrorLog, LogFile
 from .process import RunningServer, ServerSocket, as_body, message, samples
 
 OK = b'{"status": "ok"}'
@@ -388,9 +388,9 @@ async def test_a_422_never_echoes_a_value(client: Client) -> None:
 
 
 async def test_a_store_that_cannot_write_is_503(
-    client: Client, settings: Config, log_file: LogFile, expected: Expected
+    client: Client, settings: Config, log_file: LogFile, error_log: ErrorLog
 ) -> None:
-    expected.errors = True  # the store tells its operator
+    error_log.expected = True  # the store tells its operator
     await client.deliver(message("m1"))
     aside = settings.database_path.with_name("aside")
     settings.database_path.rename(aside)
@@ -413,11 +413,11 @@ async def test_an_unforeseen_failure_is_no_4xx_and_says_nothing(
     client: Client,
     app: Application,
     log_file: LogFile,
-    expected: Expected,
+    error_log: ErrorLog,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    expected.errors = True
+    error_log.expected = True
 
     def fail(message: object) -> None:
         raise TypeError("needle")
