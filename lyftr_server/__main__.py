@@ -5,9 +5,10 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
-from .commands import healthcheck, send, serve, sign
+from .commands import backup, export, healthcheck, send, serve, sign, verify
+from .commands.output import abandon
 
-_COMMANDS = (serve, sign, send, healthcheck)
+_COMMANDS = (serve, sign, send, healthcheck, export, backup, verify)
 
 _DESCRIPTION = """\
 Receives signed messages as webhooks, stores each exactly once, and shows them.
@@ -15,12 +16,14 @@ Receives signed messages as webhooks, stores each exactly once, and shows them.
   WEBHOOK_SECRET=... lyftr-server serve       run the server
   lyftr-server sign < message.json            sign a body, for curl
   lyftr-server send messages.ndjson           sign and post a file of messages
+  lyftr-server export > messages.ndjson       write out what is stored
+  lyftr-server backup /backup/lyftr.db        copy the database, while the server runs
 
 Configuration is by environment variables; see the README."""
 
 _EPILOG = """\
 exit status: 0 done; 1 it went wrong; 2 the command line or the configuration is wrong;
-130 interrupted."""
+130 interrupted; 141 nobody reads the output any more."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.run(options)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        abandon()
+        return 141
     return status
 
 

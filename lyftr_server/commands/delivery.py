@@ -1,0 +1,298 @@
+"""Signed deliveries over a few connections at a time, each sent again until it has an answer."""
+
+import contextlib
+import json
+import queue
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import NamedTuple
+from urllib.parse import urlsplit
+from zlib import crc32
+
+from ..signature import sign
+from .progress import Progress
+
+TIMEOUT_SECONDS = 30.0
+FIRST_WAIT_SECONDS = 0.1
+LONGEST_WAIT_SECONDS = 5.0
+LONGEST_RETRY_AFTER_SECONDS = 60.0
+WAITING_LINES = 64
+POLL_SECONDS = 0.2
+END_SECONDS = 2.0
+
+# "Try again later", from the server itself or from a proxy before it.
+_BUSY = {429, 502, 503, 504}
+_RESULTS = ("created", "duplicate", "conflict")
+
+
+class Target(NamedTuple):
+    """Where deliveries go."""
+
+    secure: bool
+    host: str
+    port: int | None
+    path: str
+
+    @classmethod
+    def parse(cls, url: str) -> "Target":
+        """Return the webhook of the server at `url`. ValueError."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"--url must look like http://127.0.0.1:8000, not {url}")
+        if parts.query or parts.fragment or parts.username is not None:
+            raise ValueError("--url must be a server's address, without user, query and fragment")
+        path = parts.path.rstrip("/").removesuffix("/webhook") + "/webhook"
+        return cls(parts.scheme == "https", parts.hostname, parts.port, path)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = f":{self.port}" if self.port else ""
+        return f"http{'s' * self.secure}://{host}{port}{self.path}"
+
+    def connection(self) -> HTTPConnection:
+        kind = HTTPSConnection if self.secure else HTTPConnection
+        return kind(self.host, self.port, timeout=TIMEOUT_SECONDS)
+
+
+class Answer(NamedTuple):
+    """What the server said."""
+
+    status: int
+    result: str | None
+    detail: str
+    retry_after: float
+
+
+class Unreachable(Exception):
+    """Nobody answers there."""
+
+
+class Dropped(Exception):
+    """The connection ended before the answer."""
+
+
+class Tally:
+    """What became of the lines."""
+
+    def __init__(self) -> None:
+        self.counts = Counter(dict.fromkeys((*_RESULTS, "refused"), 0))
+        self.lines = 0
+        self.gave_up = False
+
+    def add(self, outcome: str) -> None:
+        self.counts[outcome] += 1
+        self.lines += 1
+
+    @property
+    def whole(self) -> bool:
+        return not self.counts["refused"] and not self.gave_up
+
+    def words(self) -> str:
+        return ", ".join(f"{name} {n}" for name, n in self.counts.items())
+
+
+class _Line(NamedTuple):
+    number: int
+    body: bytes
+
+
+class Deliveries:
+    """Sends lines; `tally` has what became of them."""
+
+    def __init__(self, target: Target, key: bytes, *, retries: int, progress: Progress) -> None:
+        self.tally = Tally()
+        self._target = target
+        self._key = key
+        self._retries = retries
+        self._progress = progress
+        self._size: int | None = None
+        self._bytes = 0
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+
+    def run(self, lines: Iterable[bytes], size: int | None, concurrency: int) -> None:
+        """Send each line that is not blank. `size`: of all lines, for the progress."""
+        self._size = size
+        lanes = [_Lane(self._target, self._key, self._stop, self._send) for _ in range(concurrency)]
+        try:
+            for number, line in enumerate(lines, 1):
+                body = line.removesuffix(b"\n")
+                if body.strip():
+                    # The lines of one message stay in their order: they share a lane.
+                    lane = lanes[crc32(_message_id(body)) % concurrency]
+                    if not lane.put(_Line(number, body)):
+                        break
+            for lane in lanes:
+                lane.put(None)
+            for lane in lanes:
+                lane.join()
+        finally:
+            self._stop.set()
+            for lane in lanes:
+                lane.end()
+        for lane in lanes:
+            if lane.error is not None:
+                raise lane.error
+
+    def _send(self, lane: "_Lane", line: _Line) -> None:
+        """Deliver one line, and count what became of it; runs in a lane's thread."""
+        wait = FIRST_WAIT_SECONDS
+        for left in range(self._retries, -1, -1):
+            pause, wait = wait, min(2 * wait, LONGEST_WAIT_SECONDS)
+            try:
+                answer = lane.post(line.body)
+            except (Unreachable, Dropped) as error:
+                if not left and not self._stop.is_set():
+                    self._refused(line, f"no answer: {error}", isinstance(error, Unreachable))
+            else:
+                if answer.status not in _BUSY or not left:
+                    self._answered(line, answer)
+                    return
+                pause = max(pause, answer.retry_after)
+            if not left or self._stop.wait(pause):
+                return
+
+    def _answered(self, line: _Line, answer: Answer) -> None:
+        if answer.status != 200:
+            self._refused(line, f"{answer.status} {answer.detail}")
+            return
+        outcome = answer.result if answer.result in _RESULTS else "accepted"
+        with self._lock:
+            if outcome == "conflict":
+                self._progress.note(
+                    f"line {line.number}: conflict: this message_id is stored with other content"
+                )
+            self._count(line, outcome)
+
+    def _refused(self, line: _Line, why: str, unreachable: bool = False) -> None:
+        with self._lock:
+            if unreachable and self.tally.gave_up:
+                return  # one lane has said so
+            self._progress.note(f"line {line.number}: {why}")
+            if unreachable:
+                self._progress.note(f"giving up: the rest is not sent to {self._target}")
+                self.tally.gave_up = True
+                self._stop.set()
+            self._count(line, "refused")
+
+    def _count(self, line: _Line, outcome: str) -> None:
+        self.tally.add(outcome)
+        self._bytes += len(line.body) + 1
+        share = min(self._bytes / self._size, 1) if self._size else None
+        self._progress.update(self.tally.lines, share)
+
+
+class _Lane:
+    """One connection and its thread, with the lines that wait for it."""
+
+    def __init__(
+        self,
+        target: Target,
+        key: bytes,
+        stop: threading.Event,
+        send: "Callable[[_Lane, _Line], None]",
+    ) -> None:
+        self.error: Exception | None = None
+        self._path = target.path
+        self._key = key
+        self._stop = stop
+        self._send = send
+        self._connection = target.connection()
+        self._lines: queue.Queue[_Line | None] = queue.Queue(WAITING_LINES)
+        # A daemon: an answer that never comes must not keep an interrupted command.
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def put(self, line: _Line | None) -> bool:
+        """Queue a line, None after the last one; False when no more will be sent."""
+        while not self._stop.is_set():
+            with contextlib.suppress(queue.Full):
+                self._lines.put(line, timeout=POLL_SECONDS)
+                return True
+        return False
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def end(self) -> None:
+        """Let go of the connection, and of an answer that is still awaited."""
+        with contextlib.suppress(OSError, AttributeError):
+            self._connection.sock.shutdown(socket.SHUT_RDWR)
+        self._thread.join(END_SECONDS)
+        self._connection.close()
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                with contextlib.suppress(queue.Empty):
+                    line = self._lines.get(timeout=POLL_SECONDS)
+                    if line is None:
+                        return
+                    self._send(self, line)
+        except Exception as error:  # our own mistake; run() raises it
+            self.error = error
+            self._stop.set()
+
+    def post(self, body: bytes) -> Answer:
+        """Post a body, signed, and return the answer. Unreachable, Dropped."""
+        try:
+            if self._connection.sock is None:
+                self._connect()
+            # A server that refuses a body may answer and close before it has read all of it.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._connection.request(
+                    "POST", self._path, body, {"X-Signature": sign(self._key, body)}
+                )
+            answer = self._connection.getresponse()
+            content = answer.read()
+        except TimeoutError as error:
+            self._connection.close()
+            raise Unreachable(f"nothing within {TIMEOUT_SECONDS:.0f} s") from error
+        except (OSError, HTTPException) as error:
+            self._connection.close()
+            raise Dropped(_words(error)) from error
+        retry_after = answer.getheader("Retry-After", "")
+        return Answer(
+            answer.status,
+            answer.getheader("X-Result"),
+            _detail(content) or answer.reason,
+            min(int(retry_after), LONGEST_RETRY_AFTER_SECONDS) if retry_after.isdecimal() else 0,
+        )
+
+    def _connect(self) -> None:
+        try:
+            self._connection.connect()
+        except OSError as error:
+            self._connection.close()
+            raise Unreachable(_words(error)) from error
+
+
+def _message_id(body: bytes) -> bytes:
+    """Return what lines of one message have in common: its id, or all of a line without one."""
+    try:
+        found = json.loads(body)["message_id"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return body
+    return found.encode("utf-8", "surrogatepass") if isinstance(found, str) else body
+
+
+def _detail(content: bytes) -> str:
+    """Return the reason in the server's answer; "" when it has none."""
+    try:
+        detail = json.loads(content)["detail"]
+    except (ValueError, LookupError, TypeError):
+        return ""
+    if not isinstance(detail, list):
+        return str(detail)
+    try:
+        # ["body", "from"]: the field is what the sender of the file looks for.
+        return "; ".join(f"{fault['loc'][-1]} {fault['msg']}" for fault in detail)
+    except (LookupError, TypeError):
+        return str(detail)
+
+
+def _words(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,0 +1,69 @@
+"""Files that are whole or not there: written under another name, synced, then renamed."""
+
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class Refused(Exception):
+    """The file must not be written there; the words are for the person at the command line."""
+
+
+@contextmanager
+def replacing(target: Path, *, database: Path, force: bool = True) -> Iterator[Path]:
+    """Yield a new file's name, which becomes `target`'s when the block ends well.
+
+    The new file is the owner's alone. Whatever ends the block otherwise takes it away, SIGTERM
+    too. Refused; OSError.
+    """
+    target = target.resolve()  # through a link, to what it points at
+    _check(target, database.resolve(), force)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        yield temporary
+        _sync(temporary)
+        _check(target, database.resolve(), force)
+        temporary.rename(target)
+        _sync(target.parent)
+    finally:
+        # SQLite's own files beside a database that is being made, too.
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            temporary.with_name(temporary.name + suffix).unlink(missing_ok=True)
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _check(target: Path, database: Path, force: bool) -> None:
+    own = {database.with_name(database.name + end) for end in ("", "-wal", "-shm", "-lock")}
+    if target in own:
+        raise Refused(f"{target} belongs to the database itself")
+    if not target.parent.is_dir():
+        raise Refused(f"{target.parent} is no folder")
+    if not target.exists():
+        return
+    if not target.is_file():
+        raise Refused(f"{target} is there and is no plain file")
+    if database.exists() and target.samefile(database):
+        raise Refused(f"{target} is the database itself")
+    if not force:
+        raise Refused(f"{target} is there already; --force replaces it")
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def abandon() -> None:
+    """Forget what standard output still has to say, and say nothing more: nobody reads it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -1,0 +1,121 @@
+"""lyftr-server send: sign the lines of a file and post each to a server's /webhook."""
+
+import argparse
+import os
+import stat
+import sys
+from collections.abc import Callable
+from typing import BinaryIO
+
+from ..config import ConfigError, secret, setting
+from . import Commands, add
+from .delivery import Deliveries, Target
+from .progress import Progress
+
+_DETAILS = """\
+Each line of FILE (- is standard input) is the body of one delivery, signed and posted byte for
+byte as it stands, without its newline; blank lines are left out. The key is WEBHOOK_SECRET or
+WEBHOOK_SECRET_FILE. Lines with one message_id stay in their order; others may overtake.
+
+When the server is busy or cannot be reached, a line is sent again, ever more slowly: a repeat is
+stored once. When it still cannot be reached after that, the rest of the file is not sent.
+Refused lines are listed on standard error, the counts come on standard output:
+
+  created    stored now
+  duplicate  stored before, with the same content
+  conflict   another message with this message_id was stored before, and stays
+  accepted   one of these three, from a server that does not say which
+  refused    not stored
+
+exit status: 0 no line was refused; 1 some were, or were not sent; 2 the command line or the
+configuration is wrong; 130 interrupted, and the file may be sent again as a whole."""
+
+_EXAMPLES = """\
+  lyftr-server send messages.ndjson
+  lyftr-server send --url https://example.com/hooks --concurrency 32 messages.ndjson
+  lyftr-server export | WEBHOOK_SECRET=other lyftr-server send --url http://10.0.0.2:8000 -"""
+
+# A server that listens on any address answers on the loopback one.
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing binds here
+
+
+def add_to(commands: Commands) -> None:
+    parser = add(
+        commands,
+        "send",
+        "sign and post the lines of a file",
+        details=_DETAILS,
+        examples=_EXAMPLES,
+    )
+    parser.add_argument("file", metavar="FILE", help="NDJSON; - is standard input")
+    parser.add_argument(
+        "--url", help="where the server is (default: http://HOST:PORT of the configuration)"
+    )
+    parser.add_argument(
+        "--retries",
+        type=_number(0, 1000),
+        default=8,
+        metavar="N",
+        help="how often to send a line again (default: 8, which takes some 16 seconds)",
+    )
+    parser.add_argument(
+        "--concurrency",
+        type=_number(1, 256),
+        default=8,
+        metavar="N",
+        help="connections at a time (default: 8)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    try:
+        key = secret()
+        target = Target.parse(options.url or _default_url())
+        file = _open(options.file)
+    except (ConfigError, ValueError) as error:
+        return _failed(f"{error}")
+    except OSError as error:
+        return _failed(f"{options.file}: {error.strerror}")
+    progress = Progress()
+    deliveries = Deliveries(target, key, retries=options.retries, progress=progress)
+    try:
+        with file:
+            deliveries.run(file, _size(file), options.concurrency)
+    except OSError as error:  # reading the file; the server's failures are counted
+        progress.note(f"lyftr-server send: {options.file}: {error.strerror}")
+        return 1
+    finally:
+        progress.clear()
+        print(deliveries.tally.words())
+    return 0 if deliveries.tally.whole else 1
+
+
+def _failed(why: str) -> int:
+    print(f"lyftr-server send: {why}", file=sys.stderr)
+    return 2
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def number(value: str) -> int:
+        if not value.isascii() or not value.isdigit() or not least <= int(value) <= most:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}")
+        return int(value)
+
+    return number
+
+
+def _default_url() -> str:
+    host, port = setting("HOST"), setting("PORT")
+    host = _ANY.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _open(name: str) -> BinaryIO:
+    return open(0, "rb", closefd=False) if name == "-" else open(name, "rb")
+
+
+def _size(file: BinaryIO) -> int | None:
+    """Return how much there is to read, when it is a plain file's."""
+    found = os.fstat(file.fileno())
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
