@@ -132,7 +132,8 @@ class Application(tornado.web.Application):
     async def gauges(self) -> Gauges:
         """Read what a scrape shows beside the counters."""
         in_flight, connections = self.load()
-        disk = self.store.disk_bytes()
+        files = self.store.files
+        disk = files.disk_bytes()
         stored = backlog = None
         unready = await self.unready()
         if unready is None:
@@ -148,8 +149,8 @@ class Application(tornado.web.Application):
             connections=connections,
             queue_depth=self.store.queue_depth,
             queue_limit=self.store.queue_limit,
-            database_bytes=self.store.database_bytes(),
-            wal_bytes=self.store.wal_bytes(),
+            database_bytes=files.database_bytes(),
+            wal_bytes=files.wal_bytes(),
             disk_free_bytes=disk and disk[0],
             disk_size_bytes=disk and disk[1],
             stored_messages=stored,

@@ -1,8 +1,7 @@
 """The message store: an embedded SQLite database, shared by all handlers of an application."""
 
 import asyncio
-import contextlib
-import fcntl
+import logging
 import os
 import sqlite3
 from collections.abc import AsyncGenerator, Callable
@@ -11,9 +10,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ..metrics import StoreMetrics
 from ..schema import Message, MessageQuery
-from . import cursor, reads, schema, search
+from . import reads, schema, search, verify
 from .connection import Connection, open_reader, open_writer
 from .errors import QueueFull, StoreError, Unopenable
+from .files import Files, create_private, lock
 from .reads import Page, Row
 from .writer import CONTENT_DEDUPE, MAX_BATCH, Result, Writer
 
@@ -25,8 +25,9 @@ __all__ = [
     "Row",
     "StoreError",
     "Unopenable",
-    "cursor",
 ]
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,8 +53,8 @@ class MessageStore:
         on_fatal: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self.path = path.resolve()
+        self.files = Files(self.path)
         self.metrics = metrics or StoreMetrics()
-        self.cursor_key = b""
         self._dedupe_by = dedupe_by
         self._queue_limit = queue_limit
         self._max_batch = max_batch
@@ -67,19 +68,19 @@ class MessageStore:
     async def open(self) -> None:
         """Lock, open and migrate the database, creating it if need be. Unopenable when not."""
         try:
-            self._lock = _lock(self.path)
-            _create_private(self.path)
+            self._lock = lock(self.path)
+            create_private(self.path)
             writing = await self._opened(open_writer(self.path))
             await writing.run(schema.migrate)
             await writing.run(_make_durable)
+            await writing.run(_repair_counts)
             if self._dedupe_by == "content":
                 await writing.run(lambda db: db.execute(CONTENT_DEDUPE))
             self._listings = _Lane(await self._opened(open_reader(self.path)))
             self._searches = _Lane(await self._opened(open_reader(self.path)))
-            self.cursor_key = await self._listings.run(cursor.key)
             self._writer = Writer(
                 writing,
-                self.path,
+                self.files,
                 self.metrics,
                 queue_limit=self._queue_limit,
                 max_batch=self._max_batch,
@@ -179,22 +180,6 @@ class MessageStore:
             self.metrics.errors += 1
             raise StoreError(str(error)) from error
 
-    # -- sizes, for the metrics
-
-    def database_bytes(self) -> int | None:
-        return _size(self.path)
-
-    def wal_bytes(self) -> int | None:
-        return _size(self.path.with_name(self.path.name + "-wal"))
-
-    def disk_bytes(self) -> tuple[int, int] | None:
-        """Return (free, size) of the file system that holds the database."""
-        try:
-            found = os.statvfs(self.path.parent)
-        except OSError:
-            return None
-        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
-
     async def _opened(self, opening: Any) -> Connection:
         connection: Connection = await opening
         self._connections.append(connection)
@@ -242,28 +227,6 @@ class _Lane:
                 raise
 
 
-def _lock(path: Path) -> int:
-    """Keep other servers off this database; the lock goes with the process, however it ends."""
-    # A file of its own: closing any descriptor of the database would drop SQLite's locks on it.
-    file = os.open(
-        path.with_name(path.name + "-lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-    )
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(file)
-        if isinstance(error, BlockingIOError):
-            raise StoreError("another server is using this database") from error
-        raise
-    return file
-
-
-def _create_private(path: Path) -> None:
-    """Create the database readable by its owner only; SQLite gives its WAL the same mode."""
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-
-
 def _make_durable(db: sqlite3.Connection) -> None:
     # After migrate: until then nothing may be written, to a database that is not ours least of all.
     (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -272,8 +235,8 @@ def _make_durable(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA synchronous = FULL")
 
 
-def _size(path: Path) -> int | None:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return None
+def _repair_counts(db: sqlite3.Connection) -> None:
+    """Count anew what does not fit, after INSERT OR REPLACE by hand for one."""
+    if not verify.counts_fit(db):
+        logger.warning("the counts do not fit the messages: counting anew")
+        verify.rebuild(db, lambda step: logger.info("counting anew: %s", step))

@@ -11,9 +11,10 @@ from typing import Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
 
 from ..schema import MessageQuery
-from . import _lock, listing, reads, schema, search
+from . import listing, reads, schema, search
 from .connection import BUSY_SECONDS
 from .errors import StoreError, Unopenable
+from .files import lock
 from .reads import Row
 from .sql import snapshot
 from .verify import problems, rebuild
@@ -257,11 +258,11 @@ def _held(path: Path) -> Iterator[sqlite3.Connection]:
     """Yield a read-write connection, and keep servers off meanwhile. StoreError when one runs."""
     if not path.is_file():
         raise Unopenable(f"{path}: there is no such database")
-    lock = _lock(path.resolve())
+    held = lock(path.resolve())
     try:
         with closing(connect(path, "mode=rw")) as db:
             require_current(db)
             db.execute("PRAGMA synchronous = FULL")
             yield db
     finally:
-        os.close(lock)
+        os.close(held)

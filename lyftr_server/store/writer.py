@@ -2,27 +2,26 @@
 
 import asyncio
 import logging
-import os
 import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from pathlib import Path
 
 from ..metrics import StoreMetrics
 from ..schema import Message
 from . import search
 from .connection import Connection
 from .errors import QueueFull, StoreError
+from .files import Files
 
 logger = logging.getLogger(__name__)
 
 MAX_BATCH = 256
-# Upkeep of the search index: a bulk once so many messages wait for it, or when nobody came for so
-# long. In between a message would wait for a bulk in vain.
-FOLD_BACKLOG = 4000
-IDLE_SECONDS = 0.2
+# The search index is brought up to date when nobody came for so long, or once so many messages
+# wait for it that searches notice (20,000: 3 to 25 ms). A message that comes meanwhile waits 10 ms.
+IDLE_SECONDS = 0.05
+FOLD_BACKLOG = 20_000
 # A WAL beyond this is not just waiting for its next automatic checkpoint: a reader held it open.
 WAL_LIMIT_BYTES = 256 << 20
 
@@ -61,7 +60,7 @@ class Writer:
     def __init__(
         self,
         connection: Connection,
-        path: Path,
+        files: Files,
         metrics: StoreMetrics,
         *,
         queue_limit: int,
@@ -69,7 +68,7 @@ class Writer:
         on_fatal: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self._connection = connection
-        self._files = _Files(path)
+        self._files = files
         self._metrics = metrics
         self._limit = queue_limit
         self._max_batch = max_batch
@@ -153,7 +152,8 @@ class Writer:
             async with asyncio.timeout(patience):
                 await self._wake.wait()
         except TimeoutError:
-            await self._fold()
+            while self._unfolded and self._failing is None and not self._wake.is_set():
+                await self._fold()
 
     # -- commits
 
@@ -279,29 +279,6 @@ class Writer:
         return self._failing
 
 
-class _Files:
-    """Notices that the database or its WAL is no longer the file that was opened."""
-
-    def __init__(self, path: Path) -> None:
-        self._paths = (path, path.with_name(path.name + "-wal"))
-        self._opened: dict[Path, tuple[int, int]] = {}
-
-    def check(self) -> None:
-        for path in self._paths:
-            try:
-                found = os.stat(path)
-            except FileNotFoundError as error:
-                raise StoreError(f"{path.name} was deleted under the running server") from error
-            if self._opened.setdefault(path, (found.st_dev, found.st_ino)) != (
-                found.st_dev,
-                found.st_ino,
-            ):
-                raise StoreError(f"{path.name} was replaced under the running server")
-
-    def wal_bytes(self) -> int:
-        return os.stat(self._paths[1]).st_size
-
-
 def _state(db: sqlite3.Connection) -> tuple[int, int]:
     (last_seq,) = db.execute(
         "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages'"
@@ -309,10 +286,10 @@ def _state(db: sqlite3.Connection) -> tuple[int, int]:
     return last_seq, search.backlog(db)
 
 
-def _fold_and_checkpoint(db: sqlite3.Connection, files: _Files) -> int:
+def _fold_and_checkpoint(db: sqlite3.Connection, files: Files) -> int:
     moved = search.fold(db)
     files.check()
-    if files.wal_bytes() > WAL_LIMIT_BYTES:
+    if (files.wal_bytes() or 0) > WAL_LIMIT_BYTES:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     return moved
 
