@@ -26,9 +26,10 @@ MERGE_PAGES = 32
 COUNTED = 10_000
 
 # How much of the table one piece of a search covers, so that it takes at most some 50 ms: rows
-# that the index counts for a phrase of one trigram, rows that a scan reads, and rows that a scan
-# hands over to be folded here.
+# that the index looks through (for three letters; fewer for more, but at least so many), rows that
+# a scan reads, and rows that a scan hands over to be folded here.
 INDEX_ROWS = 2_000_000
+LEAST_INDEX_ROWS = 50_000
 SCAN_ROWS = 100_000
 FOLD_ROWS = 2_000
 
@@ -52,7 +53,9 @@ def piece(
     with snapshot(db):
         watermark = _watermark(db)
         if indexed(folded) and after < watermark:
-            upto = min(bound, watermark, after + max(50_000, INDEX_ROWS // len(folded) * 3))
+            upto = min(
+                bound, watermark, after + max(LEAST_INDEX_ROWS, INDEX_ROWS // len(folded) * 3)
+            )
             return _look_up(db, folded, scope, after, upto, most)
         return _scan(db, folded, scope, after, bound, most)
 

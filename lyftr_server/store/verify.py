@@ -66,25 +66,34 @@ def problems(db: sqlite3.Connection, deep: bool) -> Iterator[str]:
 
     Reads only. It takes about a minute for ten million rows, and deep some twenty times as long.
     """
-    with snapshot(db):
-        for (said,) in db.execute("PRAGMA integrity_check").fetchall():
-            if said != "ok":
-                yield str(said)
-        for table, columns, recount in _RECOUNTS:
-            stored, counted = f"SELECT {columns} FROM {table}", f"SELECT {recount}"
-            (wrong,) = db.execute(
-                f"SELECT count(*) FROM (SELECT * FROM ({stored}) EXCEPT SELECT * FROM ({counted}))"
-            ).fetchone()
-            (missing,) = db.execute(
-                f"SELECT count(*) FROM (SELECT * FROM ({counted}) EXCEPT {stored})"
-            ).fetchone()
-            if wrong or missing:
-                yield f"{table}: {wrong} rows are wrong, {missing} are missing"
-        for promise, broken in _PROMISES:
-            if db.execute(f"SELECT EXISTS ({broken})").fetchone()[0]:
-                yield promise
-        if deep and not _index_fits(db):
-            yield "the search index does not fit the texts"
+    try:
+        with snapshot(db):
+            yield from _problems(db, deep)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CORRUPT:
+            raise
+        yield f"cannot be read any further: {error}"
+
+
+def _problems(db: sqlite3.Connection, deep: bool) -> Iterator[str]:
+    for (said,) in db.execute("PRAGMA integrity_check").fetchall():
+        if said != "ok":
+            yield str(said)
+    for table, columns, recount in _RECOUNTS:
+        stored, counted = f"SELECT {columns} FROM {table}", f"SELECT {recount}"
+        wrong, missing = (
+            db.execute(
+                f"SELECT count(*) FROM (SELECT * FROM ({one}) EXCEPT SELECT * FROM ({other}))"
+            ).fetchone()[0]
+            for one, other in ((stored, counted), (counted, stored))
+        )
+        if wrong or missing:
+            yield f"{table}: {wrong} rows are wrong, {missing} are missing"
+    for promise, broken in _PROMISES:
+        if db.execute(f"SELECT EXISTS ({broken})").fetchone()[0]:
+            yield promise
+    if deep and not _index_fits(db):
+        yield "the search index does not fit the texts"
 
 
 def counts_fit(db: sqlite3.Connection) -> bool:

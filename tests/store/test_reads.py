@@ -1,0 +1,326 @@
+"""Pages, totals and statistics against a plain Python model, over random histories."""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lyftr_server.schema import Message, MessageQuery
+from lyftr_server.store import matching, reads, search, verify
+
+from .databases import MINUTE_US, database, go_on, insert, message, reader, texts
+from .model import DAY_US, Model
+
+# -- random histories, from alphabets so small that everything meets everything else
+
+# Letters that fold to two or three, that fold to the same, that combine; GLOB's and LIKE's own.
+LETTERS = "aAkKiIsSßẞſİıﬁﬅΣσςΐ😀\u0307\u093eक%_*?[]^-\\\"' "
+TEXT = st.text(LETTERS, max_size=7) | st.sampled_from(["Straße", "ΟΔΟΣ οδός", "kiss", "a" * 40])
+MESSAGE = st.builds(
+    Message,
+    st.sampled_from([f"{letter}{n}" for letter in "aé😀" for n in range(8)]),
+    st.sampled_from(["+1", "+2", "+3"]),
+    st.sampled_from(["+1", "+2"]),
+    st.sampled_from(
+        [
+            "2025-01-15T10:00:00Z",
+            "2025-01-15T10:00:00.000Z",
+            "2025-01-15T10:00:00.5Z",
+            "2025-01-15T10:59:59.999999999Z",
+            "2025-01-15T11:00:00Z",
+            "2025-01-16T00:00:00Z",
+            "0001-01-01T00:00:00Z",
+            "9999-12-31T23:59:59Z",
+        ]
+    ),
+    st.none() | TEXT,
+)
+MOMENT = st.sampled_from([0, MINUTE_US - 1, MINUTE_US, DAY_US, DAY_US + 1])
+STEP = st.one_of(
+    st.tuples(st.just("insert"), st.lists(MESSAGE, min_size=1, max_size=6), MOMENT),
+    st.tuples(st.just("delete"), MESSAGE.map(lambda message: message.message_id)),
+    st.tuples(st.just("fold"), st.sampled_from([1, 3, 1000])),
+    st.tuples(st.just("merge")),
+)
+QUERY = st.builds(
+    MessageQuery,
+    limit=st.sampled_from([1, 2, 5, 100]),
+    offset=st.sampled_from([0, 1, 3, 8, 2**63 - 1]),
+    sender=st.sampled_from([None, None, "+1", "+4"]),
+    since=st.sampled_from(
+        [None, None, "2025-01-15T10:00:00.00Z", "2025-01-15T10:00:00.50Z", "2025-01-15T12:00:00Z"]
+    ),
+    q=st.none() | st.text(LETTERS, min_size=1, max_size=4) | st.sampled_from(["SS", "σας"]),
+)
+
+
+@given(st.lists(STEP, max_size=25), st.lists(QUERY, min_size=1, max_size=12), MOMENT, st.data())
+@settings(
+    max_examples=150,
+    deadline=None,
+    # The tuned constants are the same for every example.
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@pytest.mark.parametrize("pieces", ["whole", "small"])
+def test_every_answer_is_the_models(
+    pieces: str,
+    tuned: None,
+    steps: list[tuple[Any, ...]],
+    queries: list[MessageQuery],
+    now_us: int,
+    data: st.DataObject,
+) -> None:
+    with TemporaryDirectory() as directory, database(Path(directory) / "app.db") as db:
+        model = Model()
+        ask_after = data.draw(st.integers(0, len(steps)))
+        with reader(Path(directory) / "app.db") as reading:
+            for n, step in enumerate(steps):
+                if n == ask_after:
+                    check(reading, model, queries, now_us)
+                play(db, model, step)
+            check(reading, model, queries, now_us)
+            assert list(verify.problems(reading, deep=True)) == []
+            assert verify.counts_fit(reading)
+
+
+@pytest.fixture
+def tuned(pieces: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a dozen rows take every way that a search of millions may take."""
+    if pieces == "small":
+        monkeypatch.setattr(matching, "SMALL", 0)
+        monkeypatch.setattr(matching, "COLLECTED", 3)
+        monkeypatch.setattr(matching, "WALK_ROWS", 3)
+        monkeypatch.setattr(matching, "FIRST_WALK_ROWS", 2)
+        monkeypatch.setattr(search, "SCAN_ROWS", 4)
+        monkeypatch.setattr(search, "FOLD_ROWS", 3)
+        monkeypatch.setattr(search, "INDEX_ROWS", 5)
+        monkeypatch.setattr(search, "LEAST_INDEX_ROWS", 5)
+
+
+def play(db: sqlite3.Connection, model: Model, step: tuple[Any, ...]) -> None:
+    match step:
+        case ("insert", messages, now_us):
+            insert(db, messages, now_us)
+            model.insert(messages, now_us)
+        case ("delete", message_id):
+            db.execute("DELETE FROM messages WHERE message_id = ?", (message_id,))
+            model.delete(message_id)
+        case ("fold", rows):
+            search.fold(db, rows)
+        case ("merge",):
+            search.merge(db)
+
+
+def check(db: sqlite3.Connection, model: Model, queries: list[MessageQuery], now_us: int) -> None:
+    assert reads.stats(db, now_us + DAY_US) == model.stats(now_us + DAY_US)
+    assert reads.total(db) == len(model.rows)
+    for message_id in ("a1", *list(model.rows)[:2]):
+        stored = model.rows.get(message_id)
+        assert reads.message(db, message_id) == (stored and stored[0])
+    for query in queries:
+        check_pages(db, query, model.matching(query))
+
+
+def check_pages(db: sqlite3.Connection, query: MessageQuery, rows: list[Message]) -> None:
+    """Check a page, the pages on either side of it, and the same rows as an export has them."""
+    start, end = min(query.offset, len(rows)), min(query.offset + query.limit, len(rows))
+    page = reads.page(db, query, go_on)
+    assert page.data == rows[start:end]
+    assert page.total == len(rows)
+    assert (page.next_cursor is None) == (end == len(rows))
+    assert (page.previous_cursor is None) == (start == 0)
+    if page.next_cursor:
+        beside = replace(query, offset=0, cursor=page.next_cursor, limit=2)
+        following = reads.page(db, beside, go_on)
+        assert following.data == rows[end : end + 2]
+        assert following.total == len(rows)
+        assert (following.next_cursor is None) == (end + 2 >= len(rows))
+        assert following.previous_cursor is not None
+    if page.previous_cursor:
+        beside = replace(query, offset=0, cursor=page.previous_cursor, limit=2)
+        preceding = reads.page(db, beside, go_on)
+        assert preceding.data == rows[max(0, start - 2) : start]
+        assert (preceding.previous_cursor is None) == (start <= 2)
+        assert (preceding.next_cursor is None) == (start == len(rows) and not rows[start:])
+    assert [row for chunk in chunks(db, query, 2) for row in chunk] == rows
+
+
+def chunks(db: sqlite3.Connection, query: MessageQuery, size: int) -> Iterator[list[Message]]:
+    after = None
+    while rows := reads.chunk(db, query, after, size, go_on):
+        assert len(rows) <= size
+        yield rows
+        after = reads.key_of(rows[-1])
+
+
+# -- what random histories meet too seldom
+
+
+def many(n: int) -> list[Message]:
+    """Return messages of some hours and days, of which one sender has half."""
+    return [
+        message(
+            f"m{i:05d}",
+            sender="+1" if i % 2 else f"+{2 + i % 50}",
+            ts=f"2025-01-{1 + i * 4 // n:02d}T{i * 7 % 24:02d}:{i % 60:02d}:00Z",
+            text=f"text {i}",
+        )
+        for i in range(n)
+    ]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        pytest.param(MessageQuery(limit=3), id="all"),
+        pytest.param(MessageQuery(limit=3, sender="+1"), id="sender"),
+        pytest.param(MessageQuery(limit=3, since="2025-01-02T07:03:00Z"), id="since"),
+        pytest.param(MessageQuery(limit=3, sender="+1", since="2025-01-02T07:03:00Z"), id="both"),
+        pytest.param(MessageQuery(limit=3, q="text 1"), id="q"),
+        pytest.param(MessageQuery(limit=3, sender="+1", q="1"), id="short q of a sender"),
+    ],
+)
+def test_every_offset_of_a_long_listing(tmp_path: Path, query: MessageQuery) -> None:
+    model = Model()
+    model.insert(many(600), 0)
+    rows = model.matching(query)
+    with database(tmp_path / "app.db") as db:
+        insert(db, many(600))
+        while search.backlog(db) > 200:
+            search.fold(db, 100)
+        for offset in range(0, len(rows) + 3, 1 if query.q is None else 7):
+            page = reads.page(db, replace(query, offset=offset), go_on)
+            assert (page.data, page.total) == (rows[offset : offset + 3], len(rows))
+
+
+@pytest.mark.parametrize("q", [None, "text", "t"])
+def test_cursors_neither_skip_nor_repeat_while_messages_arrive(
+    tmp_path: Path, q: str | None
+) -> None:
+    model = Model()
+
+    def arrive(db: sqlite3.Connection, messages: list[Message]) -> None:
+        insert(db, messages)
+        model.insert(messages, 0)
+
+    with database(tmp_path / "app.db") as db:
+        arrive(db, many(40))
+        seen: list[Message] = []
+        cursor = None
+        while True:
+            page = reads.page(db, MessageQuery(limit=3, q=q, cursor=cursor), go_on)
+            seen += page.data
+            if page.next_cursor is None:
+                break
+            cursor = page.next_cursor
+            n = len(seen)
+            arrive(db, [message(f"early{n}", ts="2024-01-01T00:00:00Z", text="text")])
+            if n < 30:
+                arrive(db, [message(f"late{n}", ts=f"2025-02-01T00:00:{n:02d}Z", text="text")])
+            search.fold(db, 5)
+        rows = model.matching(MessageQuery(q=q))
+        assert seen == [row for row in rows if not row.message_id.startswith("early")]
+        before = rows[: rows.index(page.data[0])]
+        back: list[Message] = []
+        cursor = page.previous_cursor
+        while cursor:
+            page = reads.page(db, MessageQuery(limit=3, q=q, cursor=cursor), go_on)
+            back = [*page.data, *back]
+            cursor = page.previous_cursor
+        assert back == before
+
+
+def test_a_cursor_outlives_the_row_that_it_names(tmp_path: Path) -> None:
+    with database(tmp_path / "app.db") as db:
+        insert(db, texts("one", "two", "three", "four"))
+        for q in (None, "o"):
+            query = MessageQuery(limit=2, q=q)
+            cursor = reads.page(db, query, go_on).next_cursor
+            assert cursor is not None
+            db.execute("DELETE FROM messages WHERE message_id = 'm0001'")
+            page = reads.page(db, replace(query, cursor=cursor), go_on)
+            assert page.data[-1].message_id == "m0003"
+            assert page.previous_cursor is not None
+            insert(db, [message("m0001", text="two")])
+
+
+def test_a_page_that_lost_its_rows_leads_back(tmp_path: Path) -> None:
+    with database(tmp_path / "app.db") as db:
+        insert(db, texts("one", "two", "three"))
+        for q in (None, "e"):
+            query = MessageQuery(limit=1, q=q)
+            first = reads.page(db, query, go_on)
+            db.execute("DELETE FROM messages WHERE message_id <> 'm0000'")
+            empty = reads.page(db, replace(query, cursor=first.next_cursor), go_on)
+            assert (empty.data, empty.next_cursor) == ([], None)
+            back = reads.page(db, replace(query, cursor=empty.previous_cursor), go_on)
+            assert back.data == first.data
+            insert(db, texts("one", "two", "three"))
+
+
+def test_the_top_ten_among_many_senders(tmp_path: Path) -> None:
+    model = Model()
+    with database(tmp_path / "app.db") as db:
+        for n in range(1, 40):
+            rows = [message(f"{n}-{i}", sender=f"+{n % 13}", recipient=f"+{i}") for i in range(n)]
+            insert(db, rows)
+            model.insert(rows, 0)
+            assert reads.stats(db, 0) == model.stats(0)
+        for n in range(39, 1, -1):
+            for i in range(n):
+                db.execute("DELETE FROM messages WHERE message_id = ?", (f"{n}-{i}",))
+                model.delete(f"{n}-{i}")
+            assert reads.stats(db, 0) == model.stats(0)
+
+
+def test_the_last_day_is_counted_to_the_microsecond(tmp_path: Path) -> None:
+    cutoff = 5 * MINUTE_US + 17
+    with database(tmp_path / "app.db") as db:
+        for n, at in enumerate((cutoff - 1, cutoff, cutoff + 1, 6 * MINUTE_US, 4 * MINUTE_US)):
+            insert(db, [message(f"m{n}")], at)
+        assert reads.stats(db, cutoff + DAY_US)["messages_last_24h"] == 3
+
+
+def test_a_read_stops_when_asked(tmp_path: Path) -> None:
+    with database(tmp_path / "app.db") as db:
+        insert(db, texts("one", "two"))
+        for query in (MessageQuery(), MessageQuery(q="o"), MessageQuery(q="one")):
+            with pytest.raises(reads.Stopped):
+                reads.page(db, query, lambda: True)
+            with pytest.raises(reads.Stopped):
+                reads.chunk(db, query, None, 10, lambda: True)
+        assert not db.in_transaction
+
+
+def test_the_listing_never_walks_the_table(tmp_path: Path) -> None:
+    """Deep pages and totals take the steps that their counts leave over, at any depth."""
+    with database(tmp_path / "app.db") as db:
+        insert(db, many(2400))
+        steps = {}
+        for offset in (0, 1200, 2390):
+            for sender in (None, "+1"):
+                for since in (None, "2025-01-02T07:03:00Z"):
+                    query = MessageQuery(limit=5, offset=offset // 4, sender=sender, since=since)
+                    steps[query] = _steps(db, query)
+    assert max(steps.values()) < 6000, steps
+
+
+def _steps(db: sqlite3.Connection, query: MessageQuery) -> int:
+    """Return how many of SQLite's virtual machine instructions a page takes, to the hundred."""
+    taken = 0
+
+    def count() -> int:
+        nonlocal taken
+        taken += 100
+        return 0
+
+    db.set_progress_handler(count, 100)
+    reads.page(db, query, go_on)
+    db.set_progress_handler(None, 0)
+    return taken

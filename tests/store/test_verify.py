@@ -1,0 +1,123 @@
+"""Verify: whatever is derived and does not fit is named, and made anew."""
+
+from pathlib import Path
+
+import pytest
+
+from lyftr_server.schema import MessageQuery
+from lyftr_server.store import reads, search, verify
+
+from .databases import database, fold_all, go_on, insert, message, reader, texts
+
+REPLACE = (
+    "INSERT OR REPLACE INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at)"
+    " VALUES ('m0001', '+7', '+8', '2025-01-17T10:00:00Z', 'other', 0)"
+)
+
+
+@pytest.mark.parametrize(
+    ("meddle", "named"),
+    [
+        ("UPDATE day_counts SET n = n + 1", "day_counts"),
+        ("DELETE FROM hour_counts", "hour_counts"),
+        ("UPDATE sender_counts SET n = n + 1, rank_floor = n + 1", "sender_counts"),
+        ("INSERT INTO sender_counts VALUES ('+99', 1, 1)", "sender_counts"),
+        ("UPDATE sender_counts SET rank_floor = 0", "rank_floor"),
+        ("UPDATE sender_day_counts SET day = '2024-01-01'", "sender_day_counts"),
+        ("DELETE FROM recipient_counts", "recipient_counts"),
+        ("UPDATE stored_minute_counts SET n = 9", "stored_minute_counts"),
+        ("UPDATE stored_minute_counts SET first_seq = 2", "stored_minute_counts does not bound"),
+        ("UPDATE distinct_counts SET n = 5 WHERE what = 'senders'", "distinct_counts"),
+        ("INSERT INTO search_deleted VALUES (1, 'x')", "search_deleted"),
+        ("UPDATE search_state SET watermark = 9", "watermark"),
+        ("UPDATE search_state SET watermark = 2", "search index"),
+        ("INSERT INTO search (rowid, text) VALUES (3, 'extra')", "search index"),
+        ("INSERT INTO search (search, rowid, text) VALUES ('delete', 1, 'one')", "search index"),
+        (REPLACE, "search index"),
+        (REPLACE, "day_counts"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_made_anew(tmp_path: Path, meddle: str, named: str) -> None:
+    path = tmp_path / "app.db"
+    with database(path) as db, reader(path) as reading:
+        insert(db, texts("one", "two", "three"))
+        fold_all(db)
+        assert list(verify.problems(reading, deep=True)) == []
+        db.execute(meddle)
+        assert any(named in problem for problem in verify.problems(reading, deep=True))
+        said: list[str] = []
+        verify.rebuild(db, said.append)
+        assert "filling sender_counts" in said
+        assert list(verify.problems(reading, deep=True)) == []
+        assert search.backlog(db) == 3
+        fold_all(db)
+        assert list(verify.problems(reading, deep=True)) == []
+
+
+def test_a_shallow_look_leaves_the_search_index_out(tmp_path: Path) -> None:
+    with database(tmp_path / "app.db") as db:
+        insert(db, texts("one", "two"))
+        db.execute("UPDATE search_state SET watermark = 2")
+        assert list(verify.problems(db, deep=False)) == []
+
+
+def test_a_damaged_page_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    with database(path) as db:
+        insert(db, texts(*(f"text {n}" for n in range(500))))
+        (page,) = db.execute(
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'messages_by_sender'"
+        ).fetchone()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096 + 8)
+        file.write(b"\0" * 200)
+    with reader(path) as db:
+        assert "malformed" in " ".join(verify.problems(db, deep=False))
+        assert not db.in_transaction
+
+
+@pytest.mark.parametrize("counted", [True, False], ids=["counted", "sampled"])
+def test_a_start_notices_counts_that_do_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: bool
+) -> None:
+    if not counted:
+        monkeypatch.setattr(verify, "COUNTED_ROWS", 1)
+    with database(tmp_path / "app.db") as db:
+        assert verify.counts_fit(db)
+        insert(db, texts("one", "two"))
+        insert(db, [message("later", ts="2025-01-18T10:00:00Z")])
+        assert verify.counts_fit(db)
+        db.execute("DELETE FROM messages WHERE message_id = 'm0000'")
+        assert verify.counts_fit(db)
+        db.execute(REPLACE)
+        assert not verify.counts_fit(db)
+        verify.rebuild(db, lambda step: None)
+        assert verify.counts_fit(db)
+        db.execute("UPDATE sender_counts SET n = n + 1, rank_floor = n + 1")
+        assert not verify.counts_fit(db)
+
+
+def test_a_rebuild_that_fails_changes_nothing(tmp_path: Path) -> None:
+    with database(tmp_path / "app.db") as db:
+        insert(db, texts("one", "two"))
+        fold_all(db)
+
+        def fail(step: str) -> None:
+            if "recipient" in step:
+                raise BrokenPipeError
+
+        with pytest.raises(BrokenPipeError):
+            verify.rebuild(db, fail)
+        assert list(verify.problems(db, deep=True)) == []
+        assert search.backlog(db) == 0
+
+
+def test_searches_are_exact_while_a_rebuilt_index_fills(tmp_path: Path) -> None:
+    with database(tmp_path / "app.db") as db:
+        insert(db, texts(*["needle", "hay"] * 40))
+        fold_all(db)
+        verify.rebuild(db, lambda step: None)
+        while True:
+            assert reads.page(db, MessageQuery(q="needle"), go_on).total == 40
+            if not search.fold(db, 17):
+                break
