@@ -99,20 +99,15 @@ class Application(tornado.web.Application):
             fields += _delivery_fields(message_id, result)
         self._lines.request(level, fields)
 
-    def unserved(self, method: str, path: str, status: int, latency_ms: float) -> None:
-        """Record a request that ended before a handler saw it (see http1)."""
+    def unserved(self, method: str, path: str, status: int, latency_ms: float) -> str:
+        """Record a request that ended before a handler saw it (see http1); return its id."""
         handler = EXACT.get(path)
         route = handler.route if handler else "unmatched"
         gone = status in (408, 499) and route == "/webhook"
-        self.record(
-            method,
-            route,
-            path,
-            status,
-            latency_ms,
-            self.next_request_id(),
-            (None, "aborted") if gone else None,
-        )
+        delivery = (None, "aborted") if gone else None
+        request_id = self.next_request_id()
+        self.record(method, route, path, status, latency_ms, request_id, delivery)
+        return request_id
 
     # -- health
 

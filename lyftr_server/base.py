@@ -96,9 +96,16 @@ class ServiceMixin:
         )
 
 
+class _EveryMethod(tuple[str, ...]):
+    def __contains__(self, method: object) -> bool:
+        return True
+
+
 class BaseHandler(ServiceMixin, RequestHandler):
     """A handler whose every answer is whole: a status, some headers, and bytes."""
 
+    # Tornado would refuse others before `prepare`, and so before what comes before the method.
+    SUPPORTED_METHODS = _EveryMethod()
     _streaming = False
 
     def clear(self) -> None:

@@ -27,17 +27,23 @@ class Unstartable(Exception):
     """The server cannot start; the words are for the operator."""
 
 
-def run(settings: Config, output: Output, lines: JsonLines) -> int:
+def run(
+    settings: Config, output: Output, lines: JsonLines, limits: http1.Limits | None = None
+) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status. Unstartable when it cannot begin."""
+    limits = limits or http1.Limits(body_bytes=settings.max_body_bytes)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_Service(settings, output, lines).run())
+        return runner.run(_Service(settings, output, lines, limits).run())
 
 
 class _Service:
-    def __init__(self, settings: Config, output: Output, lines: JsonLines) -> None:
+    def __init__(
+        self, settings: Config, output: Output, lines: JsonLines, limits: http1.Limits
+    ) -> None:
         self._config = settings
         self._output = output
         self._lines = lines
+        self._limits = limits
         self._stop = asyncio.Event()
         self._status = 0
 
@@ -66,7 +72,7 @@ class _Service:
     async def _serve(self, store: MessageStore) -> None:
         settings = self._config
         application = Application(settings, store, self._lines)
-        server = http1.Server(application, http1.Limits(body_bytes=settings.max_body_bytes))
+        server = http1.Server(application, self._limits)
         application.load = lambda: (server.in_flight, len(server.connections))
         _raise_open_files()
         try:
