@@ -162,10 +162,19 @@ class RunningServer:
     def events(self, name: str) -> list[dict[str, Any]]:
         return [line for line in self.log_lines() if line.get("event") == name]
 
-    def requests(self, path: str | None = None) -> list[dict[str, Any]]:
-        """Return the lines of requests, in the order of their ends."""
-        lines = [line for line in self.log_lines() if "method" in line]
-        return [line for line in lines if path is None or line["path"] == path]
+    def requests(self, path: str | None = None, at_least: int = 0) -> list[dict[str, Any]]:
+        """Return the lines of requests, in the order of their ends.
+
+        A line may come a moment after its answer; wait until there are `at_least` so many.
+        """
+        deadline = time.monotonic() + 5
+        while True:
+            lines = [line for line in self._whole_lines() if "method" in line]
+            found = [line for line in lines if path is None or line["path"] == path]
+            if len(found) >= at_least or time.monotonic() > deadline:
+                assert len(found) >= at_least, self.text()
+                return found
+            time.sleep(0.01)
 
     def wait_for(self, event: str, seconds: float = 10) -> dict[str, Any]:
         """Return the first line with this event, as soon as it is there."""

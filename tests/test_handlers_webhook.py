@@ -164,6 +164,7 @@ async def test_by_id_the_same_ts_and_text_are_no_duplicate(client: Client) -> No
         pytest.param("POST", as_body(message()), id="a good message"),
         pytest.param("POST", b"x" * 2000, id="before the size"),
         pytest.param("GET", None, id="before the method"),
+        pytest.param("PROPFIND", None, id="before an unusual method"),
     ],
 )
 @SMALL

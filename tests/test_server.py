@@ -1,11 +1,451 @@
-"""The real process: ready soon, ends well, refuses to start on what it must not touch."""
+"""The real process: ready soon, ends well, and refuses to start on what it must not touch."""
 
-from .process import RunningServer, message
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lyftr_server.signature import sign
+
+from .conftest import ServerFactory
+from .process import (
+    RUN_PY,
+    SECRET,
+    SERVE,
+    RunningServer,
+    ServerSocket,
+    as_body,
+    ask,
+    environment,
+    message,
+    post_head,
+    run_to_end,
+)
+
+OK = b'{"status": "ok"}'
+BODY = as_body(message())
+HEAD = post_head(len(BODY), [("X-Signature", sign(SECRET.encode(), BODY))])
 
 
-def test_a_started_server_stores_a_message_and_ends_well(server: RunningServer) -> None:
-    answer = server.deliver(message())
-    assert (answer.status, answer.body) == (200, b'{"status": "ok"}')
+# -- start
+
+
+@pytest.mark.parametrize("command", [RUN_PY, SERVE], ids=["run.py", "serve"])
+def test_a_started_server_stores_a_message_and_ends_well(
+    server_factory: ServerFactory, command: tuple[str, ...]
+) -> None:
+    server = server_factory(command=command)
+    assert server.deliver(message()).body == OK
     assert server.get("/messages").json()["total"] == 1
     server.stop()
-    assert server.log_lines()[-1]["event"] == "stopped"
+    (first,), last = server.events("listening"), server.log_lines()[-1]
+    assert (first["host"], first["port"]) == ("127.0.0.1", server.port)
+    assert (last["event"], last["exit_status"]) == ("stopped", 0)
+
+
+def test_it_is_ready_within_a_second(server_factory: ServerFactory) -> None:
+    # The best of three: the machine may be busy with something else.
+    seconds = []
+    for _ in range(3):
+        server = server_factory()
+        assert server.get("/health/ready").json() == {"status": "ready"}
+        seconds.append(server.start_seconds)
+        server.stop()
+        if seconds[-1] < 1:
+            return
+    raise AssertionError(seconds)
+
+
+def test_the_database_is_readable_by_its_owner_only(server_factory: ServerFactory) -> None:
+    before = os.umask(0)
+    try:
+        server = server_factory()
+    finally:
+        os.umask(before)
+    server.deliver(message())
+    files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in server.folder.glob("app.db*")}
+    assert files == dict.fromkeys(("app.db", "app.db-wal", "app.db-shm", "app.db-lock"), 0o600)
+
+
+def test_the_folder_of_a_relative_database_is_made(server_factory: ServerFactory) -> None:
+    server = server_factory(DATABASE_URL="sqlite:///data/deep/x.db")
+    assert (server.folder / "data" / "deep" / "x.db").is_file()
+    assert server.listening["database"] == str(server.folder / "data" / "deep" / "x.db")
+
+
+def test_a_folder_that_cannot_be_made_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    line = refusal(tmp_path, DATABASE_URL="sqlite:///data/x.db")
+    assert "DATABASE_URL" in line["detail"]
+
+
+def test_reads_that_are_open_beyond_loopback_are_told(tmp_path: Path) -> None:
+    unshare = shutil.which("unshare")
+    alone = [unshare or "", "--map-root-user", "--net"]  # a network without anybody else
+    if unshare is None or subprocess.run([*alone, "true"], check=False).returncode:
+        pytest.skip("unshare cannot make a network namespace here")
+    for token, told in (({}, ["reads_are_open"]), ({"READ_TOKEN": "t"}, [])):
+        with (tmp_path / "log").open("w+b") as log:
+            process = subprocess.Popen(
+                [*alone, sys.executable, *RUN_PY],
+                env=environment(WEBHOOK_SECRET="s", HOST="0.0.0.0", PORT="0", **token),
+                cwd=tmp_path,
+                stdout=log,
+            )
+            try:
+                deadline = time.monotonic() + 20
+                while b"listening" not in (tmp_path / "log").read_bytes():
+                    assert time.monotonic() < deadline
+                    assert process.poll() is None
+                    time.sleep(0.02)
+            finally:
+                process.terminate()
+                assert process.wait(20) == 0
+        lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+        warnings = [line for line in lines if line["level"] == "WARNING"]
+        assert [line["event"] for line in warnings] == told
+
+
+def test_reads_that_are_open_on_loopback_are_fine(server: RunningServer) -> None:
+    assert server.events("reads_are_open") == []
+
+
+# -- configuration faults
+
+
+def refusal(folder: Path, *, status: int = 2, **variables: str) -> dict[str, Any]:
+    """Start a server that must refuse: one JSON line, nothing else. Return the line."""
+    given = {"WEBHOOK_SECRET": SECRET, "PORT": "0", **variables}
+    ended = run_to_end(folder, *RUN_PY, **{k: v for k, v in given.items() if v})
+    assert (ended.returncode, ended.stderr) == (status, b""), ended
+    (line,) = ended.stdout.splitlines()
+    found: dict[str, Any] = json.loads(line)
+    assert found["level"] == "ERROR"
+    assert b"Traceback" not in line
+    return found
+
+
+def test_without_a_secret_it_does_not_start(tmp_path: Path) -> None:
+    line = refusal(tmp_path, WEBHOOK_SECRET="")
+    assert line["event"] == "configuration_invalid"
+    assert list(line["faults"]) == ["WEBHOOK_SECRET"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_faults_of_the_configuration_are_in_one_line(tmp_path: Path) -> None:
+    line = refusal(
+        tmp_path,
+        WEBHOOK_SECRET="",
+        PORT="x",
+        LOG_LEVEL="loud",
+        DATABASE_URL="mysql://x",
+        DEDUPE_BY="luck",
+        MAX_BODY_BYTES="0",
+        QUEUE_LIMIT="0",
+        DRAIN_SECONDS="soon",
+        READ_TOKEN="a b",
+        WEBHOOK_SECRET_FILE="/nowhere/secret",
+    )
+    assert set(line["faults"]) >= {
+        "PORT",
+        "LOG_LEVEL",
+        "DATABASE_URL",
+        "DEDUPE_BY",
+        "MAX_BODY_BYTES",
+        "QUEUE_LIMIT",
+        "DRAIN_SECONDS",
+        "READ_TOKEN",
+        "WEBHOOK_SECRET_FILE",
+    }
+    assert "a b" not in str(line["faults"])
+
+
+def test_env_file_and_secret_file_are_read(server_factory: ServerFactory, tmp_path: Path) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "key").write_bytes(b"filed secret\n")
+    (folder / ".env").write_text("WEBHOOK_SECRET_FILE=key\nAPP_NAME=from the file\nENV=file\n")
+    server = server_factory(folder, secret="", ENV="environment")
+    expected = {"app": "from the file", "env": "environment"}
+    assert expected.items() <= server.get("/").json().items()
+    server.secret = "filed secret"
+    assert server.deliver(message()).status == 200
+    assert {(line["app"], line["env"]) for line in server.log_lines()} == {
+        ("from the file", "environment")
+    }
+
+
+def test_both_secrets_are_accepted_during_a_rotation(server_factory: ServerFactory) -> None:
+    server = server_factory(secret="new", WEBHOOK_SECRET_PREVIOUS="old")
+    assert server.deliver(message("m1")).status == 200
+    assert server.deliver(message("m2"), sign(b"old", as_body(message("m2")))).status == 200
+    assert server.deliver(message("m3"), sign(b"older", as_body(message("m3")))).status == 401
+
+
+# -- what must not be touched
+
+
+def not_a_database(path: Path) -> None:
+    path.write_text("my diary, day 1\n" * 100)
+
+
+def short_file(path: Path) -> None:
+    path.write_text("x")
+
+
+def newer_database(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE messages (x)")
+        db.execute(f"PRAGMA application_id = {0x4C594654}")
+        db.execute("PRAGMA user_version = 999")
+
+
+def foreign_database(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE messages (x)")
+        db.execute("INSERT INTO messages VALUES (1)")
+        db.commit()
+
+
+def foreign_empty_database(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 3")
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        pytest.param(not_a_database, "not a database", id="no database"),
+        pytest.param(short_file, "not a database", id="one byte"),
+        pytest.param(newer_database, "version 999", id="newer"),
+        pytest.param(foreign_database, "another program", id="another program's"),
+        pytest.param(foreign_empty_database, "another program", id="another program's, empty"),
+    ],
+)
+def test_a_file_that_is_not_ours_is_left_as_it_is(
+    tmp_path: Path, make: Callable[[Path], None], words: str
+) -> None:
+    path = tmp_path / "app.db"
+    make(path)
+    before = (path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_mode)
+    line = refusal(tmp_path, DATABASE_URL=f"sqlite:///{path}")
+    assert line["event"] == "cannot_start"
+    assert "DATABASE_URL" in line["detail"]
+    assert words in line["detail"]
+    assert str(path) in line["detail"]
+    assert (path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_mode) == before
+    assert {each.name for each in tmp_path.iterdir()} <= {"app.db", "app.db-lock"}
+
+
+def test_a_folder_in_place_of_the_database_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "app.db").mkdir()
+    assert "DATABASE_URL" in refusal(tmp_path, DATABASE_URL="sqlite:///app.db")["detail"]
+
+
+@pytest.mark.parametrize("folder", ["missing", "file"])
+def test_an_absolute_folder_is_not_made(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").write_text("x")
+    line = refusal(tmp_path, DATABASE_URL=f"sqlite:///{tmp_path / folder / 'app.db'}")
+    assert "DATABASE_URL" in line["detail"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_is_not_writable_is_a_fault(tmp_path: Path) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    line = refusal(tmp_path, DATABASE_URL=f"sqlite:///{folder / 'app.db'}")
+    assert "DATABASE_URL" in line["detail"]
+
+
+def test_a_second_server_on_the_same_database_does_not_start(server: RunningServer) -> None:
+    server.deliver(message("m1"))
+    files = [server.database, server.database.with_name("app.db-wal")]
+    before = [path.read_bytes() for path in files]
+    line = refusal(server.folder, DATABASE_URL=f"sqlite:///{server.database}")
+    assert "another server" in line["detail"]
+    assert [path.read_bytes() for path in files] == before
+    assert server.deliver(message("m2")).body == OK
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
+
+
+def test_a_port_that_is_taken_is_a_fault(tmp_path: Path, taken_port: int) -> None:
+    line = refusal(tmp_path, PORT=str(taken_port), DATABASE_URL="sqlite:///app.db")
+    assert line["event"] == "cannot_start"
+    assert "PORT" in line["detail"]
+    assert str(taken_port) in line["detail"]
+
+
+def test_a_host_that_is_not_here_is_a_fault(tmp_path: Path) -> None:
+    # 192.0.2.0/24 is for documentation: no machine has it.
+    line = refusal(tmp_path, HOST="192.0.2.1", DATABASE_URL="sqlite:///app.db")
+    assert "HOST" in line["detail"]
+
+
+# -- the end
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_an_idle_server_at_once(server: RunningServer, number: int) -> None:
+    idle = server.connect()
+    assert ask(idle, "GET", "/health").status == 200
+    started = time.monotonic()
+    server.terminate(number)
+    assert server.wait() == 0
+    assert time.monotonic() - started < 5  # much less than DRAIN_SECONDS
+    idle.close()
+    events = [line["event"] for line in server.log_lines() if "event" in line]
+    assert events == ["listening", "draining", "stopped"]
+    server.check_output()
+
+
+def test_a_slow_upload_in_flight_finishes(server: RunningServer) -> None:
+    with ServerSocket(server.port) as upload:
+        upload.send(HEAD + BODY[:10])
+        assert server.get("/health").status == 200  # the head has arrived
+        server.terminate()
+        server.wait_for("draining")
+        with pytest.raises(ConnectionRefusedError):
+            ServerSocket(server.port)
+        upload.send(BODY[10:])
+        answer = upload.read_answer("POST")
+        assert (answer.status, answer.body) == (200, OK)
+        assert answer.headers["Connection"] == "close"
+        assert upload.closed()
+    assert server.wait() == 0
+    server.check_output()
+    assert stored(server) == ["m1"]
+
+
+def stored(server: RunningServer) -> list[str]:
+    with contextlib.closing(sqlite3.connect(server.database)) as db:
+        return [name for (name,) in db.execute("SELECT message_id FROM messages ORDER BY 1")]
+
+
+def test_what_begins_while_draining_is_turned_away(server: RunningServer) -> None:
+    """Idle connections are closed; one that has a request in flight may still ask for more."""
+    with ServerSocket(server.port) as first, ServerSocket(server.port) as second:
+        # Two requests on each, of which the second is whole only after the signal.
+        first.send(HEAD + BODY[:10])
+        second.send(b"GET /health/ready HTTP/1.1\r\nHost: loc")
+        assert server.get("/health").status == 200
+        server.terminate()
+        server.wait_for("draining")
+        second.send(b"alhost\r\n\r\n")
+        ready = second.read_answer()
+        assert (ready.status, ready.json()["status"]) == (503, "unavailable")
+        assert second.closed()
+        later = as_body(message("m2"))
+        head = post_head(len(later), [("X-Signature", sign(SECRET.encode(), later))])
+        first.send(BODY[10:] + head + later)
+        assert first.read_answer("POST").status == 200
+        # Its answer, if it has one, is a refusal with 503; else the connection was closed.
+        with contextlib.suppress(ConnectionError, OSError):
+            rest = first.socket.recv(4096)
+            assert rest == b"" or rest.startswith(b"HTTP/1.1 503 ")
+    assert server.wait() == 0
+    assert stored(server) == ["m1"]
+
+
+def test_a_drain_is_bounded(server_factory: ServerFactory) -> None:
+    server = server_factory(DRAIN_SECONDS="0.3")
+    with ServerSocket(server.port) as upload:
+        upload.send(HEAD + BODY[:10])
+        assert server.get("/health").status == 200
+        started = time.monotonic()
+        server.terminate()
+        assert server.wait() == 0
+        assert 0.3 <= time.monotonic() - started < 5
+    (line,) = server.events("drain_timed_out")
+    assert line["level"] == "WARNING"
+    (aborted,) = server.requests("/webhook")
+    assert (aborted["status"], aborted["result"]) == (499, "aborted")
+    assert stored(server) == []
+    server.check_output()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(server: RunningServer, number: int) -> None:
+    with ServerSocket(server.port) as upload:
+        upload.send(HEAD + BODY[:10])
+        assert server.get("/health").status == 200
+        server.terminate()
+        server.wait_for("draining")
+        started = time.monotonic()
+        server.terminate(number)
+        assert server.wait() == 128 + number
+        assert time.monotonic() - started < 5
+    server.check_output()
+
+
+def test_a_kill_loses_no_acknowledged_message(server_factory: ServerFactory) -> None:
+    first = server_factory()
+    for n in range(20):
+        assert first.deliver(message(f"m{n:02}")).body == OK
+    first.kill()
+    again = server_factory(first.folder)
+    assert again.get("/messages").json()["total"] == 20
+    assert again.deliver(message("m00")).body == OK
+    assert again.requests("/webhook", at_least=1)[-1]["result"] == "duplicate"
+
+
+def test_a_clean_end_leaves_one_file_of_data(server: RunningServer) -> None:
+    server.deliver(message())
+    server.stop()
+    assert {path.name for path in server.folder.glob("app.db*")} == {"app.db", "app.db-lock"}
+
+
+def test_a_client_that_leaves_in_the_middle_is_counted_as_aborted(server: RunningServer) -> None:
+    with ServerSocket(server.port) as upload:
+        upload.send(HEAD + BODY[:10])
+        assert server.get("/health").status == 200
+    (line,) = server.requests("/webhook", at_least=1)
+    assert (line["status"], line["result"], line["dup"]) == (499, "aborted", False)
+    metrics = server.get("/metrics").body.decode()
+    assert 'webhook_requests_total{result="aborted"} 1.0' in metrics
+    assert 'http_requests_total{method="POST",path="/webhook",status="499"} 1.0' in metrics
+
+
+# -- systemd
+
+
+@pytest.mark.parametrize("abstract", [False, True], ids=["a path", "an abstract name"])
+def test_systemd_is_told(server_factory: ServerFactory, tmp_path: Path, abstract: bool) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        name = f"@lyftr-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+        systemd.bind("\0" + name[1:] if abstract else name)
+        systemd.settimeout(10)
+        server = server_factory(NOTIFY_SOCKET=name, WATCHDOG_USEC="100000")
+        heard = [systemd.recv(100) for _ in range(4)]
+        assert (heard.count(b"READY=1"), heard.count(b"WATCHDOG=1")) == (1, 3)
+        server.stop()
+        systemd.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                heard.append(systemd.recv(100))
+        assert b"STOPPING=1" in heard
+
+
+def test_a_systemd_that_is_gone_is_no_reason_to_fail(server_factory: ServerFactory) -> None:
+    server = server_factory(NOTIFY_SOCKET="/nowhere/notify")
+    assert server.get("/health").status == 200
+    assert any("systemd" in line.get("message", "") for line in server.log_lines())
