@@ -1,0 +1,1 @@
+"""What is promised when something breaks: disks, processes, clients, the log's reader."""
