@@ -43,6 +43,7 @@ class Output:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
         self._scheduled = False
+        self._flowing = True
         # A regular file takes everything at once. A pipe or terminal that polls writable takes
         # PIPE_BUF bytes without blocking (POSIX write); O_NONBLOCK would change it for everybody
         # who shares it.
@@ -52,6 +53,11 @@ class Output:
         """From now on write once for each turn of `loop`, which runs in this thread."""
         self._loop = loop
         self._thread = threading.get_ident()
+
+    def detach(self) -> None:
+        """From now on write each line at once; a loop that has ended takes no calls."""
+        self._loop = None
+        self.flush()
 
     def write(self, line: str) -> None:
         """Take one line, without its newline."""
@@ -83,7 +89,9 @@ class Output:
             self._size = len(self._waiting)
             stalled = bool(self._waiting) and self._loop is not None
             self._scheduled = stalled
-            lost, self._unreported = (0, self._unreported) if stalled else (self._unreported, 0)
+            # Not while nothing can be written: the report would be lost, and call for another.
+            lost = 0 if stalled or not self._flowing else self._unreported
+            self._unreported -= lost
         if stalled and self._loop is not None:
             self._loop.call_later(_RETRY_SECONDS, self.flush)
         if lost:
@@ -96,6 +104,7 @@ class Output:
         try:
             while view and (self._regular or poll.poll(0)):
                 view = view[os.write(self._fd, view if self._regular else view[:_PIPE_BUF]) :]
+                self._flowing = True
         except BlockingIOError:
             pass
         except OSError:
@@ -103,14 +112,14 @@ class Output:
             lost = bytes(view).count(b"\n")
             self.dropped += lost
             self._unreported += lost
+            self._flowing = False
             view = view[len(view) :]
         self._waiting = bytes(view)
 
     def close(self, patience_seconds: float = 2.0) -> None:
         """Write everything that waits, for a reader that takes it within the given time."""
-        self._loop = None
         deadline = time.monotonic() + patience_seconds
-        self.flush()
+        self.detach()
         while self._waiting and time.monotonic() < deadline:
             time.sleep(_RETRY_SECONDS)
             self.flush()

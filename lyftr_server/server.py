@@ -50,6 +50,12 @@ class _Service:
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
         self._output.attach(loop)
+        try:
+            return await self._run(loop)
+        finally:
+            self._output.detach()
+
+    async def _run(self, loop: asyncio.AbstractEventLoop) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         store = MessageStore(
