@@ -12,9 +12,8 @@ from httptools import (
     HttpParserUpgrade,
     HttpRequestParser,
 )
-from tornado.httputil import HTTPInputError
 
-from .exchange import REASONS, Exchange, Upload
+from .exchange import REASONS, Exchange, Request, Upload
 
 if TYPE_CHECKING:
     from .server import Server
@@ -79,9 +78,7 @@ class Connection(asyncio.Protocol):
         before = self._upload
         size = before.size if before is not None else 0
         try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade:
-            self._discarding = True  # what follows is not HTTP
+            self._feed(data)
         except HttpParserCallbackError as error:
             if not isinstance(error.__context__, _Refused):
                 raise
@@ -103,6 +100,21 @@ class Connection(asyncio.Protocol):
                 upload.fruitless = 0
             if self._waiting and self._piled_up:
                 self._pause()
+
+    def _feed(self, data: bytes) -> None:
+        while True:
+            try:
+                self._parser.feed_data(data)
+                return
+            except HttpParserUpgrade as offer:
+                upload = self._upload
+                if upload is None:
+                    self._discarding = True  # after CONNECT comes no HTTP
+                    return
+                # We speak nothing to upgrade to, and httptools skips the body of such a request
+                # (Java's client sends one): the request is read again without the offer.
+                self._parser = HttpRequestParser(self)
+                data = upload.head_without_upgrade() + data[offer.args[0] :]
 
     def eof_received(self) -> bool:
         """The client has sent all it will; it may still read what it is owed."""
@@ -159,7 +171,9 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         upload = self._upload
         if upload is not None and not upload.headers_complete:  # else a trailer
-            upload.headers.append((name, value.rstrip(b" \t")))
+            if upload.header_count == self._limits.headers:
+                raise _Refused(431)
+            upload.add_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
         upload = self._upload
@@ -169,8 +183,12 @@ class Connection(asyncio.Protocol):
         upload.headers_complete = True
         upload.method = parser.get_method().decode("ascii")
         upload.version = parser.get_http_version()
-        # We speak nothing to upgrade to: the request is answered as it stands, then that is all.
-        upload.keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
+        upload.keep_alive = parser.should_keep_alive()
+        if parser.should_upgrade():
+            if upload.method != "CONNECT":
+                upload.offers_upgrade = True  # see _feed
+                return
+            upload.keep_alive = False
         self._check_head(upload)
         if upload.too_large:
             self._submit_too_large(upload)
@@ -179,26 +197,25 @@ class Connection(asyncio.Protocol):
 
     def _check_head(self, upload: Upload) -> None:
         """Refuse what llhttp lets pass and we do not."""
-        limits = self._limits
-        size = len(upload.target)
-        for name, value in upload.headers:
-            size += len(name) + len(value) + 4
-            lower = name.lower()
-            if lower == b"content-length":
-                upload.too_large = len(value) > 18 or int(value) > limits.body_bytes
-            elif lower == b"expect":
-                if value.lower() != b"100-continue":
-                    raise _Refused(417)
-                upload.expects_continue = upload.version == "1.1"
-            elif lower == b"transfer-encoding":
-                if upload.version == "1.0":
-                    raise _Refused(400)
-                if value.lower() != b"chunked":
-                    raise _Refused(501)
-        if size > limits.head_bytes or len(upload.headers) > limits.headers:
+        headers, limits = upload.headers, self._limits
+        if upload.head_bytes + len(upload.target) > limits.head_bytes:
             raise _Refused(431)
         if upload.version not in ("1.0", "1.1"):
             raise _Refused(505)
+        length = headers.get("content-length")
+        if length is not None:
+            upload.too_large = len(length) > 18 or int(length) > limits.body_bytes
+        coding = headers.get("transfer-encoding")
+        if coding is not None:
+            if upload.version == "1.0":
+                raise _Refused(400)
+            if coding.lower() != "chunked":
+                raise _Refused(501)
+        expected = headers.get("expect")
+        if expected is not None:
+            if expected.lower() != "100-continue":
+                raise _Refused(417)
+            upload.expects_continue = upload.version == "1.1"
 
     def on_body(self, chunk: bytes) -> None:
         upload = self._upload
@@ -211,8 +228,9 @@ class Connection(asyncio.Protocol):
             upload.add(chunk)
 
     def on_message_complete(self) -> None:
-        upload, self._upload = self._upload, None
-        if upload is not None:
+        upload = self._upload
+        if upload is not None and not upload.offers_upgrade:
+            self._upload = None
             self._submit(upload)
 
     # -- from uploads to exchanges
@@ -250,8 +268,8 @@ class Connection(asyncio.Protocol):
         status = upload.refusal
         if not status:
             try:
-                request = upload.request(exchange)
-            except (HTTPInputError, ValueError):
+                request = Request(upload, exchange)
+            except ValueError:
                 status = 400
             else:
                 try:
@@ -260,10 +278,12 @@ class Connection(asyncio.Protocol):
                     logger.exception("the application failed before it had a handler")
                     status = 500
         if status:
-            self._record(upload, status)
+            self._waiting.clear()
+            request_id = self._record(upload, status)
             exchange.closes = True
             detail = REASONS[status].lower().encode()
-            exchange.respond(status, (), b'{"detail": "' + detail + b'"}')
+            body = b'{"detail": "' + detail + b'"}'
+            exchange.respond(status, [("X-Request-ID", request_id)], body)
 
     def finished(self, exchange: Exchange) -> None:
         """The exchange's answer is written: on to the next."""
@@ -338,9 +358,9 @@ class Connection(asyncio.Protocol):
         if upload is not None and upload.headers_complete:
             self._record(upload, 499)
 
-    def _record(self, upload: Upload, status: int) -> None:
+    def _record(self, upload: Upload, status: int) -> str:
         latency_ms = (monotonic() - upload.started) * 1000
-        self._server.application.unserved(upload.method, upload.path(), status, latency_ms)
+        return self._server.application.unserved(upload.method, upload.path(), status, latency_ms)
 
     def _close_gently(self) -> None:
         """Close; but while a client still sends, a plain close would reset what it has not read."""

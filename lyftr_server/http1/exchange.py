@@ -4,8 +4,9 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from tornado.escape import parse_qs_bytes
 from tornado.httputil import (
     HTTPConnection,
     HTTPHeaders,
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 REASONS = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
 _BODILESS = frozenset({204, 304})
 _STREAM_END = b"0\r\n\r\n"
+_MAX_ARGUMENTS = 1000
+# A name or an address, perhaps with a port, and no list of them (RFC 9112, 3.2).
+_HOST = re.compile(r"[A-Za-z0-9._~%!$&'()*+;=:\[\]-]*")
 # The target of a request to a proxy (RFC 9112, 3.2.2); what follows the authority is the path.
 _AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 
@@ -31,10 +35,13 @@ class Upload:
         "_body",
         "expects_continue",
         "fruitless",
+        "head_bytes",
+        "header_count",
         "headers",
         "headers_complete",
         "keep_alive",
         "method",
+        "offers_upgrade",
         "refusal",
         "size",
         "started",
@@ -48,15 +55,23 @@ class Upload:
         self.method = ""
         self.version = "1.1"
         self.target = b""
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers = Headers()
+        self.header_count = 0
+        self.head_bytes = 0
         self.headers_complete = False
         self.size = 0  # of the body
         self.fruitless = 0  # bytes in a row that ended no head and brought no body
         self.too_large = False
         self.keep_alive = False
         self.expects_continue = False
+        self.offers_upgrade = False
         self.refusal = 0  # the status to refuse it with, unseen by the application
         self._body: bytes | bytearray = b""
+
+    def add_header(self, name: bytes, value: bytes) -> None:
+        self.header_count += 1
+        self.head_bytes += len(name) + len(value) + 4
+        self.headers.add(name.decode("latin-1"), value.decode("latin-1"))
 
     def add(self, chunk: bytes) -> None:
         """Take a part of the body; most bodies come in one."""
@@ -72,20 +87,23 @@ class Upload:
         self._body = b""
         self.size = 0
 
-    def request(self, exchange: "Exchange") -> HTTPServerRequest:
-        """Return what Tornado calls a request. HTTPInputError or ValueError: it is none."""
-        headers = HTTPHeaders()
-        for name, value in self.headers:
-            # Tornado parses the body of a form before anybody has checked its signature, when it
-            # learns of one. No route takes a form.
-            if name.lower() != b"content-type":
-                headers.add(name.decode("latin-1"), value.decode("latin-1"))
-        return HTTPServerRequest(
-            start_line=RequestStartLine(self.method, self.origin_form(), f"HTTP/{self.version}"),
-            headers=headers,
-            body=bytes(self._body),
-            connection=exchange,
-        )
+    def head_without_upgrade(self) -> bytes:
+        """Return the head, but for the offer to speak something else."""
+        lines = [f"{self.method} {self.target.decode('latin-1')} HTTP/{self.version}"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items() if name != "upgrade"]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+    def body(self) -> bytes:
+        return bytes(self._body)
+
+    def host(self) -> str:
+        """Return the Host field's value, or raise ValueError (RFC 9112, 3.2)."""
+        host: str | None = self.headers.get("host")
+        if host is None and self.version == "1.0":
+            return ""
+        if host is None or not _HOST.fullmatch(host):
+            raise ValueError("one valid Host is needed")
+        return host
 
     def origin_form(self) -> str:
         """Return the path and query, whatever form the target has."""
@@ -100,6 +118,50 @@ class Upload:
 
     def path(self) -> str:
         return self.origin_form().partition("?")[0]
+
+
+class Headers(dict[str, str]):
+    """Header fields by lower-case name. HTTPHeaders checks and spells each once more: 5 us."""
+
+    def add(self, name: str, value: str) -> None:
+        """Add a field; the values of a repeated one are joined (RFC 9110, 5.3)."""
+        name = name.lower()
+        # Tornado parses the body of a form before anybody has checked its signature, when it
+        # learns of one. No route takes a form.
+        if name != "content-type":
+            self[name] = f"{self[name]},{value}" if name in self else value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name.lower(), default)
+
+
+class Request(HTTPServerRequest):
+    """HTTPServerRequest's public attributes, without parsing again what llhttp parsed: 7 us less.
+
+    Raises ValueError for a Host or a query that no handler should see.
+    """
+
+    def __init__(self, upload: Upload, exchange: "Exchange") -> None:
+        self.method = upload.method
+        self.uri = upload.origin_form()
+        self.version = f"HTTP/{upload.version}"
+        self.headers = upload.headers  # type: ignore[assignment]
+        self.body = upload.body()
+        self.connection = exchange
+        self.server_connection = None
+        self.remote_ip = None
+        self.protocol = "http"
+        self.host = upload.host()
+        self.host_name = self.host.lower()
+        self.path, _, self.query = self.uri.partition("?")
+        self.arguments = {}
+        if self.query:
+            self.arguments = parse_qs_bytes(
+                self.query, keep_blank_values=True, max_num_fields=_MAX_ARGUMENTS
+            )
+        self.query_arguments = self.arguments
+        self.body_arguments = {}
+        self.files = {}
 
 
 class Exchange(HTTPConnection):
@@ -181,6 +243,12 @@ class Exchange(HTTPConnection):
     def detach(self) -> "Exchange":
         """Hand the answer over to whoever calls; see BaseHandler.reply."""
         return self
+
+    def close(self) -> None:
+        """Cut an answer short: its reader must see that it is not whole."""
+        self.closes = True
+        self._connection.abort()
+        self._connection.finished(self)
 
     def client_gone(self) -> None:
         callback, self._on_close = self._on_close, None

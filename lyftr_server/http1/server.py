@@ -41,8 +41,8 @@ class Application(Protocol):
 
     def __call__(self, request: HTTPServerRequest) -> object: ...
 
-    def unserved(self, method: str, path: str, status: int, latency_ms: float) -> object:
-        """A request ended before a handler saw it: broken, too slow, or gone (499)."""
+    def unserved(self, method: str, path: str, status: int, latency_ms: float) -> str:
+        """Record a request that no handler saw: broken, too slow, or gone (499). Return its id."""
 
 
 class Server:
