@@ -1,0 +1,255 @@
+"""The walls of the house, and what we rest on in other people's."""
+
+import ast
+import asyncio
+import inspect
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiosqlite
+import pytest
+from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPServerRequest, RequestStartLine
+from tornado.web import Application, RequestHandler
+
+from lyftr_server.store.connection import open_writer
+
+from .process import ROOT
+
+PACKAGE = ROOT / "lyftr_server"
+
+# What each part may import of ours. Below base, only plain data types of one another.
+ALLOWED: dict[str, set[str]] = {
+    "__init__": set(),
+    "config": set(),
+    "signature": set(),
+    "schema": set(),
+    "log": set(),
+    "metrics": {"__init__"},
+    "http1": set(),
+    "store": {"schema", "metrics", "signature"},
+    "openapi": {"__init__", "schema", "signature"},
+}
+LAYERS = ["base", "handlers", "app", "server", "commands", "__main__"]
+for number, layer in enumerate(LAYERS):
+    ALLOWED[layer] = {*ALLOWED, *LAYERS[:number]}
+
+HOMES = {
+    "aiosqlite": {"store"},
+    "sqlite3": {"store", "metrics"},  # there for the version's number alone
+    "voluptuous": {"schema", "config"},
+    "voluptuous_openapi": {"openapi"},
+    "prometheus_client": {"metrics"},
+    "hmac": {"signature"},
+    "httptools": {"http1"},
+    "uvloop": {"server"},
+    "dotenv": {"config"},
+    "tornado": {"base", "app", "http1", "server", "metrics"},
+    "offapi": set(),  # its files are found, it is never imported
+}
+
+
+class Import(NamedTuple):
+    part: str
+    module: str
+    file: str
+
+
+def parts() -> Iterator[tuple[str, Path]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        yield path.relative_to(PACKAGE).parts[0].removesuffix(".py"), path
+
+
+def imports() -> Iterator[Import]:
+    """Yield every import that runs, those inside functions included; `.x` for x of ours."""
+    for part, path in parts():
+        package = ["lyftr_server", *path.relative_to(PACKAGE).parts[:-1]]
+        for node in running_nodes(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level:
+                base = ".".join(package[: len(package) - node.level + 1])
+                names = [f"{base}.{node.module}"] if node.module else []
+                names += [f"{base}.{alias.name}" for alias in node.names if not node.module]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            else:
+                continue
+            yield from (Import(part, name, str(path.relative_to(ROOT))) for name in names)
+
+
+def running_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Walk a module, but not what stands under `if TYPE_CHECKING`."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from running_nodes(node)
+
+
+def own_part(module: str) -> str | None:
+    """Return which part of the package a module belongs to, None when it is not ours."""
+    package, _, rest = module.partition(".")
+    if package != "lyftr_server":
+        return None
+    part = rest.partition(".")[0]
+    known = (PACKAGE / part).is_dir() or (PACKAGE / f"{part}.py").is_file()
+    return part if part and known else "__init__"
+
+
+def test_every_part_has_its_place() -> None:
+    assert {part for part, _ in parts()} == set(ALLOWED)
+
+
+def test_imports_point_one_way() -> None:
+    bad = [
+        each
+        for each in imports()
+        if (part := own_part(each.module)) is not None
+        and part != each.part
+        and part not in ALLOWED[each.part]
+    ]
+    assert bad == []
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_each_library_has_one_home(library: str) -> None:
+    found = [each for each in imports() if each.module.partition(".")[0] == library]
+    assert [each for each in found if each.part not in HOMES[library]] == []
+    assert {each.part for each in found} == HOMES[library]
+
+
+def test_the_environment_is_read_in_one_place() -> None:
+    readers = {
+        part
+        for part, path in parts()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv")
+    }
+    assert readers == {"config"}
+
+
+def test_nothing_is_asserted_outside_of_tests() -> None:
+    asserting = [
+        str(path)
+        for _, path in parts()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assert)
+    ]
+    assert asserting == []
+
+
+def test_the_start_script_is_short() -> None:
+    assert len((ROOT / "run.py").read_text().splitlines()) < 20
+
+
+# -- aiosqlite: store/connection.py hands whole functions to _execute
+
+
+def test_aiosqlite_still_runs_a_function_with_its_arguments() -> None:
+    parameters = inspect.signature(aiosqlite.Connection._execute).parameters.values()
+    assert [(each.name, each.kind) for each in parameters] == [
+        ("self", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+        ("fn", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+        ("args", inspect.Parameter.VAR_POSITIONAL),
+        ("kwargs", inspect.Parameter.VAR_KEYWORD),
+    ]
+    assert inspect.iscoroutinefunction(aiosqlite.Connection._execute)
+    assert isinstance(aiosqlite.Connection._conn, property)
+
+
+def test_a_function_runs_in_the_connections_thread_and_its_error_comes_back(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "x.db").touch()
+
+    def add(db: Any, left: int, *, right: int) -> tuple[int, int]:
+        (value,) = db.execute("SELECT ? + ?", (left, right)).fetchone()
+        return value, threading.get_ident()
+
+    def fail(db: Any) -> None:
+        raise KeyError("x")
+
+    async def go() -> None:
+        connection = await open_writer(tmp_path / "x.db")
+        try:
+            value, thread = await connection.run(add, 1, right=2)
+            assert value == 3
+            assert thread != threading.get_ident()
+            with pytest.raises(KeyError):
+                await connection.run(fail)
+        finally:
+            await connection.close()
+
+    asyncio.run(go())
+
+
+# -- Tornado: base.py and http1 answer in place of its own connection
+
+
+class Recorder(HTTPConnection):
+    """The connection of a request that never came over a socket."""
+
+    def __init__(self) -> None:
+        self.detached = False
+
+    def set_close_callback(self, callback: Any) -> None:
+        self.callback = callback
+
+    def detach(self) -> "Recorder":
+        self.detached = True
+        return self
+
+
+def request(connection: HTTPConnection, headers: HTTPHeaders | None = None) -> HTTPServerRequest:
+    """Return a request as http1 makes it."""
+    return HTTPServerRequest(
+        start_line=RequestStartLine("GET", "/a%20b?x=1&x=%FF", "HTTP/1.1"),
+        headers=headers or HTTPHeaders({"Host": "h", "X-Y": "z"}),
+        body=b"b",
+        connection=connection,
+    )
+
+
+def test_tornado_makes_a_request_of_its_parts() -> None:
+    made = request(Recorder())
+    assert (made.method, made.path, made.query, made.version) == (
+        "GET",
+        "/a%20b",
+        "x=1&x=%FF",
+        "HTTP/1.1",
+    )
+    assert (made.body, made.headers["x-y"], made.query_arguments) == (
+        b"b",
+        "z",
+        {"x": [b"1", b"\xff"]},
+    )
+
+
+def test_detaching_ends_a_handlers_part() -> None:
+    connection = Recorder()
+    handler = RequestHandler(Application(), request(connection))
+    assert handler.detach() is connection
+    assert connection.detached
+    assert handler._finished
+    with pytest.raises(RuntimeError):
+        handler.finish()
+
+
+def test_default_headers_are_built_in_a_clear_that_can_be_left_out() -> None:
+    class Bare(RequestHandler):
+        def clear(self) -> None:
+            pass
+
+    bare = Bare(Application(), request(Recorder()))
+    assert not hasattr(bare, "_headers")
+    whole = RequestHandler(Application(), request(Recorder()))
+    assert whole._headers["Content-Type"] == "text/html; charset=UTF-8"
+
+
+def test_supported_methods_are_asked_with_in() -> None:
+    """BaseHandler lets every method reach `prepare`."""
+    assert "self.request.method not in self.SUPPORTED_METHODS" in inspect.getsource(
+        RequestHandler._execute
+    )

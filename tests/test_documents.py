@@ -1,0 +1,71 @@
+"""What README.md promises exists, and what exists is in it."""
+
+import re
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from lyftr_server.config import VARIABLES
+from lyftr_server.handlers import EXACT, PATTERNS
+from lyftr_server.metrics import RESULTS
+
+from .conftest import Client
+from .process import ROOT
+
+
+def section(heading: str) -> str:
+    """Return the text under `## heading`, up to the next heading of that rank."""
+    text = (ROOT / "README.md").read_text()
+    found = re.search(rf"^## {heading}$(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    assert found, f"README.md has no section {heading}"
+    return found[1]
+
+
+def first_column(heading: str) -> list[str]:
+    """Return the names in backticks in the first column of the section's tables."""
+    rows = re.findall(r"^\|(.*?)\|", section(heading), re.MULTILINE)
+    return [name for cell in rows for name in re.findall(r"`([^`]+)`", cell)]
+
+
+def row(heading: str, name: str) -> str:
+    """Return the table row of `name`."""
+    found = re.search(rf"^\|[^|\n]*`{re.escape(name)}`.*$", section(heading), re.MULTILINE)
+    assert found, name
+    return found[0]
+
+
+def test_the_configuration_names_every_variable_once() -> None:
+    assert sorted(first_column("Configuration")) == sorted(VARIABLES)
+
+
+@pytest.mark.parametrize(
+    "name, default", [(name, default) for name, (default, _) in VARIABLES.items() if default]
+)
+def test_the_configuration_names_every_default(name: str, default: str) -> None:
+    assert f"`{default}`" in row("Configuration", name).replace(f"| `{name}` |", "|")
+
+
+def test_the_routes_are_those_that_exist() -> None:
+    # The section has tables of fields and parameters too.
+    names = [re.sub(r"^[A-Z, ]+ ", "", name) for name in first_column("Routes")]
+    named = {name for name in names if name.startswith("/")}
+    patterns = {handler.route for _, handler in PATTERNS}
+    # The page's own files are a part of /docs.
+    assert named == {route for route in EXACT if not route.startswith("/docs/")} | patterns
+
+
+async def test_the_metrics_are_those_that_exist(client: Client) -> None:
+    answer = await client.get("/metrics")
+    families = text_string_to_metric_families(answer.body.decode())
+    exposed = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for family in families
+        if not family.name.startswith("process_")
+    }
+    named = {re.sub(r"\{.*\}$", "", name) for name in first_column("Metrics")}
+    assert {name for name in named if not name.startswith("process_")} == exposed
+
+
+def test_every_result_is_explained() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert [name for name in RESULTS if f"`{name}`" not in text] == []
