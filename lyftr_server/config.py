@@ -76,6 +76,8 @@ def _database_path(value: str) -> Path:
     return Path(form[1])
 
 
+_DOTENV = Path(".env")
+
 # Each variable with the default as one would set it, and its validator. None: no default.
 VARIABLES: Mapping[str, tuple[str | None, Callable[[str], Any]]] = {
     "WEBHOOK_SECRET": (None, _key),
@@ -155,9 +157,11 @@ class Config:
 
 def environment() -> dict[str, str]:
     """Return the variables that are set; an empty one counts as unset. The environment wins."""
-    file = Path(".env")
-    # interpolate=False: a secret may hold a dollar sign.
-    values = dotenv_values(file, interpolate=False) if file.is_file() else {}
+    try:
+        # interpolate=False: a secret may hold a dollar sign.
+        values = dotenv_values(_DOTENV, interpolate=False) if _DOTENV.is_file() else {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError({str(_DOTENV): f"cannot be read: {type(error).__name__}"}) from error
     return {name: value for name, value in {**values, **os.environ}.items() if value}
 
 

@@ -1,6 +1,7 @@
 """The life of a server: open, listen, drain, close."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -158,7 +159,8 @@ def _loopback(host: str) -> bool:
 def _raise_open_files() -> None:
     """Use all the descriptors that we may have: each client takes one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with contextlib.suppress(ValueError, OSError):  # "unlimited" is not granted everywhere
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _notify(state: str) -> None:

@@ -33,8 +33,9 @@ def run(_options: argparse.Namespace) -> int:
 
 def _serve(output: Output) -> int:
     # Until the configuration is known its faults are told in its own form.
-    JsonLines(output, setting("APP_NAME"), setting("ENV")).install("INFO")
+    JsonLines(output).install("INFO")
     try:
+        JsonLines(output, setting("APP_NAME"), setting("ENV")).install("INFO")
         settings = Config.from_environ()
     except ConfigError as error:
         event(logger, logging.ERROR, "configuration_invalid", faults=error.faults)

@@ -80,6 +80,7 @@ class Writer:
         self._wake = asyncio.Event()
         self._closing = False
         self._failing: str | None = None
+        self._lost = False  # a sync failed: nothing more is acknowledged by this process
         self._written_at = 0.0
         self._last_seq = 0
         self._inserts: dict[int, str] = {}
@@ -104,7 +105,7 @@ class Writer:
         """Queue a message; the future is done once it is on the disk. QueueFull, StoreError."""
         if self.full:
             raise QueueFull
-        if self._closing:
+        if self._closing or self._lost:
             raise StoreError("the store is closing")
         future: asyncio.Future[Result] = self._loop.create_future()
         self._queue.append((message, future))
@@ -128,6 +129,17 @@ class Writer:
             await self._task
 
     async def _run(self) -> None:
+        try:
+            await self._work()
+        except Exception as error:
+            # Nobody would ever be answered again.
+            logger.critical("the writer has ended", exc_info=True)
+            self._lost = True
+            _resolve(list(self._queue), self._failed(error))
+            self._queue.clear()
+            self._on_fatal("the writer has ended")
+
+    async def _work(self) -> None:
         while True:
             if self._fold_due:
                 await self._fold()
@@ -167,7 +179,7 @@ class Writer:
         while commit is not None:
             try:
                 outcome: Sequence[Result] | StoreError = await commit
-            except (sqlite3.Error, OSError, StoreError) as error:
+            except Exception as error:
                 outcome = self._failed(error)
             answered, batch = batch, self._take()
             commit = self._start_commit(batch)
@@ -184,6 +196,8 @@ class Writer:
         return asyncio.create_task(self._commit([message for message, _ in batch]))
 
     async def _commit(self, messages: list[Message]) -> Sequence[Result]:
+        if self._lost:
+            raise StoreError("a sync failed before")
         start = time.perf_counter()
         results, created, self._last_seq = await self._connection.run(
             self._insert, messages, self._last_seq
@@ -229,6 +243,8 @@ class Writer:
     async def _write_probe(self) -> None:
         probe, self._probe = self._probe, None
         try:
+            if self._lost:
+                raise StoreError("a sync failed before")
             await self._connection.run(self._probe_database)
         except (sqlite3.Error, OSError, StoreError) as error:
             failure = self._failed(error)
@@ -264,6 +280,7 @@ class Writer:
         if getattr(error, "sqlite_errorcode", None) in _FSYNC_FAILED:
             # The kernel may have dropped the pages that it could not write and call the next
             # sync a success. Only a new process, which reads the files again, knows what is there.
+            self._lost = True
             self._on_fatal(reason)
         return StoreError(reason)
 
