@@ -62,9 +62,10 @@ class Answer:
 class RunningServer:
     """A server in a process of its own, ready once constructed; use it in a `with`.
 
-    It runs in `folder`, with its database there. Standard output goes to `folder`/server.log: each
-    line must be a JSON object. Standard error must stay empty, and no ERROR may be logged but for
-    bad signatures, unless `errors_expected`; stop() and leaving the `with` hold both.
+    It runs in `folder`, with its database there, on a port of its own choice (give it PORT when the
+    level of the log leaves out the line that names it). Standard output goes to server.log there:
+    each line must be a JSON object. Standard error must stay empty, and no ERROR may be logged but
+    for bad signatures, unless `errors_expected`; stop() and leaving the `with` hold both.
     """
 
     def __init__(
@@ -101,13 +102,18 @@ class RunningServer:
                 stdout=log,
                 stderr=errors,
             )
+        self.listening: dict[str, Any] = {}
+        self.port = int(given["PORT"])
         try:
-            self.listening = self.wait_for("listening", START_SECONDS)
+            if self.port:
+                self._wait_until_it_listens()
+            else:
+                self.listening = self.wait_for("listening", START_SECONDS)
+                self.port = self.listening["port"]
         except BaseException:
             self.kill()
             raise
         self.start_seconds = time.monotonic() - started
-        self.port: int = self.listening["port"]
         self.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> "RunningServer":
@@ -188,6 +194,17 @@ class RunningServer:
             time.sleep(0.01)
         raise AssertionError(f"no event {event} within {seconds} s\n{self.text()}")
 
+    def _wait_until_it_listens(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except OSError:
+                assert self.process.poll() is None, self.text()
+                assert time.monotonic() < deadline, self.text()
+                time.sleep(0.02)
+
     def _whole_lines(self) -> Iterable[dict[str, Any]]:
         whole, _, _ = self.log.read_bytes()[self._log_start :].rpartition(b"\n")
         return [_object(line) for line in whole.decode("ascii").splitlines()]
@@ -245,6 +262,13 @@ def ask(
     connection.request(method, target, body, dict(headers or {}))
     answer = connection.getresponse()
     return Answer(answer.status, answer.headers, answer.read())
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class ServerSocket:
