@@ -264,6 +264,22 @@ def test_a_page_that_lost_its_rows_leads_back(tmp_path: Path) -> None:
             insert(db, texts("one", "two", "three"))
 
 
+@pytest.mark.parametrize("q", [None, "e", "text"])
+def test_leading_back_does_not_lead_out_of_the_listing(tmp_path: Path, q: str | None) -> None:
+    with database(tmp_path / "app.db") as db:
+        rows = [message(f"m{n}", ts=f"2025-01-15T10:00:0{n}Z", text="text") for n in range(4)]
+        insert(db, rows)
+        query = MessageQuery(limit=1, offset=1, since=rows[1].ts, q=q)
+        page = reads.page(db, query, go_on)
+        assert page.data == [rows[2]]
+        db.execute("DELETE FROM messages WHERE message_id = 'm1'")
+        empty = reads.page(db, replace(query, offset=0, cursor=page.previous_cursor), go_on)
+        assert (empty.data, empty.previous_cursor) == ([], None)
+        onward = reads.page(db, replace(query, offset=0, cursor=empty.next_cursor), go_on)
+        assert onward.data == [rows[2]]
+        assert onward.previous_cursor is None
+
+
 def test_the_top_ten_among_many_senders(tmp_path: Path) -> None:
     model = Model()
     with database(tmp_path / "app.db") as db:
