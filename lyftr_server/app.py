@@ -39,7 +39,7 @@ class Application(tornado.web.Application):
         self.store = store
         self.verifier = Verifier(*config.secrets)
         self.metrics = Metrics(config.app_name, config.env, store.metrics, lines.dropped)
-        self.draining = False
+        self.draining_since: float | None = None  # as time.monotonic has it
         # (requests in flight, connections), from whoever serves this
         self.load: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self._lines = lines
@@ -113,7 +113,7 @@ class Application(tornado.web.Application):
 
     async def unready(self) -> str | None:
         """Return why no traffic should come here now, or None."""
-        if self.draining:
+        if self.draining_since is not None:
             return "draining"
         try:
             async with asyncio.timeout(PROBE_SECONDS):

@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 from pathlib import Path
+from time import monotonic
 
 import tornado
 import uvloop
@@ -109,7 +110,7 @@ class _Service:
         await self._stop.wait()
         _notify("STOPPING=1")
         log.event(logger, logging.INFO, "draining", requests_in_flight=server.in_flight)
-        application.draining = True
+        application.draining_since = monotonic()
         whole = await server.drain(settings.drain_seconds)
         watchdog.cancel()
         if not whole:

@@ -31,7 +31,7 @@ async def test_a_running_server_is_alive(client: Client, app: Application, targe
     answer = await client.get(target)
     assert (answer.code, answer.body) == (200, b'{"status": "ok"}')
     assert answer.headers["Content-Type"] == "application/json"
-    app.draining = True
+    app.draining_since = 0.0
     assert (await client.get(target)).code == 200
 
 
@@ -51,7 +51,7 @@ def holds_unready(answer: Any) -> None:
 
 
 async def test_a_draining_server_is_not_ready(client: Client, app: Application) -> None:
-    app.draining = True
+    app.draining_since = 0.0
     holds_unready(await client.get("/health/ready"))
     assert metrics(await client.get("/metrics"))["lyftr_ready"] == 0
 

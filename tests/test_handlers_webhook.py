@@ -171,9 +171,9 @@ async def test_by_id_the_same_ts_and_text_are_no_duplicate(client: Client) -> No
 async def test_a_draining_server_refuses_first(
     client: Client, app: Application, log_file: LogFile, method: str, body: bytes | None
 ) -> None:
-    app.draining = True
+    app.draining_since = 0.0
     answer = await client.request(method, "/webhook", body, {"X-Signature": "bad"})
-    app.draining = False
+    app.draining_since = None
     holds(answer, 503)
     assert int(answer.headers["Retry-After"]) >= 1
     assert isinstance(json.loads(answer.body)["detail"], str)

@@ -14,7 +14,9 @@ class WebhookHandler(BaseHandler):
     methods = ("POST",)
 
     def check(self) -> None:
-        if self.application.draining or self.application.store.full:
+        draining_since = self.application.draining_since
+        late = draining_since is not None and self.started > draining_since
+        if late or self.application.store.full:
             raise _unavailable()
         self.check_method()
         self.check_size()

@@ -1,5 +1,6 @@
 """An aiosqlite connection that runs a whole function of ours in its thread, in one hop."""
 
+import logging
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,9 @@ import aiosqlite
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# At DEBUG it logs every call with its arguments, which are the messages.
+logging.getLogger("aiosqlite").setLevel(logging.INFO)
 
 # How long a statement waits for another process' lock before it fails.
 BUSY_SECONDS = 2.0

@@ -8,6 +8,9 @@ from pathlib import Path
 from .errors import StoreError
 
 
+_LEAST_BYTES = 512  # the smallest page
+
+
 def lock(path: Path) -> int:
     """Keep other servers off this database: return a descriptor that holds the lock while open.
 
@@ -27,9 +30,14 @@ def lock(path: Path) -> int:
 
 
 def create_private(path: Path) -> None:
-    """Create the database readable by its owner only; SQLite gives its WAL the same mode."""
+    """Create the database readable by its owner only; SQLite gives its WAL the same mode.
+
+    StoreError for a file too short to be one: SQLite would take it for empty, and overwrite it.
+    """
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    if 0 < os.stat(path).st_size < _LEAST_BYTES:
+        raise StoreError("file is not a database")
 
 
 class Files:

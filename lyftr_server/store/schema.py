@@ -218,16 +218,17 @@ def check(db: sqlite3.Connection) -> int:
 
 def migrate(db: sqlite3.Connection) -> None:
     """Bring the database to this version, each step and its number in one transaction."""
+    created = check(db) == 0
     while (version := check(db)) < VERSION:
-        _step(db, version)
+        _step(db, version, quiet=created)
     _start_over_for_other_unicode(db)
 
 
-def _step(db: sqlite3.Connection, version: int) -> None:
+def _step(db: sqlite3.Connection, version: int, *, quiet: bool) -> None:
     with transaction(db):
         if check(db) != version:  # another process was faster
             return
-        if version:
+        if not quiet:
             (rows,) = db.execute("SELECT count(*) FROM messages").fetchone()
             logger.info(
                 "migrating %d messages from schema version %d to %d", rows, version, version + 1
@@ -236,7 +237,7 @@ def _step(db: sqlite3.Connection, version: int) -> None:
             db.execute(statement)
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {version + 1}")
-    if version:
+    if not quiet:
         logger.info("migrated to schema version %d", version + 1)
 
 
