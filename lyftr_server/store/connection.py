@@ -52,19 +52,21 @@ async def open_reader(path: Path) -> Connection:
 
 
 async def _open(uri: str, *pragmas: str) -> Connection:
-    def connect() -> sqlite3.Connection:
-        # cached_statements: one prepared INSERT for each size of a batch.
-        db = sqlite3.connect(
-            uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS, cached_statements=512
-        )
-        try:
-            for pragma in pragmas:
-                db.execute(pragma).fetchall()
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-    connection: Any = Connection(connect, iter_chunk_size=64)
-    opened: Connection = await connection
+    # Opened here: of a connector that fails in its thread, aiosqlite leaves the thread to speak to
+    # a loop that may be closed by then. cached_statements: one INSERT for each size of a batch.
+    db = sqlite3.connect(
+        uri,
+        uri=True,
+        isolation_level=None,
+        timeout=BUSY_SECONDS,
+        cached_statements=512,
+        check_same_thread=False,
+    )
+    opened: Connection = await Connection(lambda: db, iter_chunk_size=64)  # type: ignore[assignment]
+    try:
+        for pragma in pragmas:
+            await opened.execute_fetchall(pragma)
+    except BaseException:
+        await opened.close()
+        raise
     return opened
