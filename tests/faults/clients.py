@@ -25,11 +25,12 @@ def messages(prefix: str, seed: int = 0) -> Iterator[Content]:
     """Yield messages without end, each with an id of its own, over a few senders and days."""
     chance = random.Random(seed)
     for n in itertools.count():
+        day, minute = chance.randrange(1, 29), chance.randrange(60)
         yield message(
             f"{prefix}-{n}",
             from_=f"+91{chance.randrange(40):04}",
             to=f"+1415{chance.randrange(5)}",
-            ts=f"2025-01-{chance.randrange(1, 29):02}T{chance.randrange(24):02}:00:00.{n % 1000:03}Z",
+            ts=f"2025-01-{day:02}T10:{minute:02}:00.{n % 1000:03}Z",
             text=chance.choice([None, " ".join(chance.choices(WORDS, k=chance.randrange(1, 12)))]),
         )
 

@@ -147,7 +147,7 @@ def power_losses(
 ) -> Iterator[Loss]:
     """Yield what is left after a power cut at each chosen entry of the record.
 
-    `choose` sees (position, whether a checkpoint was under way) of all entries, and returns indexes.
+    `choose` sees (position, whether a checkpoint wrote it) of all entries, and returns indexes.
     """
     entries = list(_entries(record.read_bytes()))
     chosen = choose([(end, kind == "W" and name == "") for end, kind, name, *_ in entries])
