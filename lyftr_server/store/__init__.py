@@ -87,6 +87,7 @@ class MessageStore:
                 on_fatal=self._on_fatal,
             )
             await self._writer.start()
+            self.files.check()
         except (sqlite3.Error, OSError, StoreError) as error:
             await self._release()
             raise Unopenable(f"{self.path}: {error}") from error

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from .errors import StoreError
 
-
 _LEAST_BYTES = 512  # the smallest page
 
 
