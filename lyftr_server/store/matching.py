@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterator
+from math import isqrt
 from typing import NamedTuple
 
 from ..schema import Message
@@ -12,7 +13,7 @@ from .letters import condition
 from .listing import Found, Scope
 from .sql import Stop, Stopped, json_row
 
-# A search remembers the seqs of so many matches, to sort them.
+# A search remembers the seqs of so many matches at most, to sort them.
 COLLECTED = 50_000
 # Rows of the listing in one piece of a walk, each read by its seq; the first pieces are short.
 WALK_ROWS = 1_000
@@ -49,25 +50,30 @@ def begin(db: sqlite3.Connection, q: str, scope: Scope, stop: Stop) -> Search:
 # -- the total
 
 
-def matches(db: sqlite3.Connection, wanted: Search) -> Matches:
-    """Return how many rows match, exactly: by the index, a scan, or a walk of the scope."""
+def matches(db: sqlite3.Connection, wanted: Search, need: int) -> Matches:
+    """Return how many rows match, exactly: by the index, a scan, or a walk of the scope.
+
+    `need`: up to which match, in the listing's order, rows will be asked for.
+    """
     everything = wanted._replace(scope=Scope(None, ""))
-    if wanted == everything:
-        return _find(db, wanted, COLLECTED)
     rows = listing.count(db, wanted.scope)
+    # Twice as many as _rows() would ever rather sort.
+    most = min(COLLECTED, 2 * isqrt(need * rows))
+    if wanted == everything:
+        return _find(db, wanted, most)
     if rows > SMALL:
         if search.indexed(wanted.folded):
             cost = READ_COST * _find(db, everything, 0).total
         else:
             cost = SCAN_COST * listing.count(db, everything.scope)
         if cost < READ_COST * rows:
-            return _find(db, wanted, COLLECTED)
+            return _find(db, wanted, most)
     total, seqs = 0, []
     for _, hits in _walk(db, wanted, wanted.scope.first, backward=False, inclusive=True):
         total += len(hits)
-        if total <= COLLECTED:
+        if total <= most:
             seqs += hits
-    return Matches(total, seqs if total <= COLLECTED else None)
+    return Matches(total, seqs if total <= most else None)
 
 
 def _find(db: sqlite3.Connection, wanted: Search, most: int) -> Matches:

@@ -70,7 +70,7 @@ def _page_of_matches(
     db: sqlite3.Connection, query: MessageQuery, start: Position | None, stop: Stop
 ) -> tuple[Found, int]:
     wanted = matching.begin(db, query.q or "", listing.scope(query), stop)
-    matches = matching.matches(db, wanted)
+    matches = matching.matches(db, wanted, query.offset + query.limit)
     if start is None:
         found = matching.at_offset(db, wanted, matches, query.offset, query.limit)
     else:

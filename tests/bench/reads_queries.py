@@ -170,7 +170,7 @@ def inside(path: Path) -> dict[str, Figures]:
 
 
 def _total(db: sqlite3.Connection, wanted: matching.Search) -> int:
-    return matching.matches(db, wanted).total
+    return matching.matches(db, wanted, 50).total
 
 
 def _page_total(db: sqlite3.Connection, query: MessageQuery) -> int:

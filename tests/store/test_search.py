@@ -211,7 +211,8 @@ def test_a_search_is_exact_while_the_watermark_passes_it(tmp_path: Path) -> None
             patch.setattr(search, "FOLD_ROWS", 10)
             patch.setattr(search, "INDEX_ROWS", 10)
             patch.setattr(search, "LEAST_INDEX_ROWS", 10)
-            assert matches(reading, Search("needle", Scope(None, ""), 100, interfere)).total == 50
+            wanted = Search("needle", Scope(None, ""), 100, interfere)
+            assert matches(reading, wanted, 50).total == 50
         assert moments > 5
 
 
