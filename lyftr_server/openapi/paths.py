@@ -31,7 +31,8 @@ string, keys and unknown members included, U+0000 and lone surrogates.
 
 _LISTING = """\
 Ordered by instant, then by `message_id`. Filters combine with AND; an empty one is as if absent.
-A parameter given twice is refused.
+`from_msisdn` is another name of `from`; both together must be the same. A parameter given twice is
+refused.
 
 Follow `next_cursor`, or the `Link` header, to the next page: that costs the same on each.
 `offset` pages too, but not together with a cursor.
@@ -90,7 +91,7 @@ def _message_paths() -> Json:
                     ),
                     "422": invalid,
                 },
-                description="The same order and filters as a listing, without pages.",
+                description="The order and the filters of a listing, without its pages.",
                 parameters=parameters("limit", "offset", "cursor"),
             )
         },
