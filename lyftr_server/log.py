@@ -151,7 +151,7 @@ class JsonLines(logging.Handler):
             fields |= {"event": record.msg, **own}
         if record.exc_info and record.exc_info[1]:
             fields["exception"] = describe(record.exc_info[1])
-        text = json.dumps(fields, default=str)
+        text = json.dumps(fields, default=str, separators=(",", ":"))
         self._output.write(f"{self._start(record.created, record.levelname)},{text[1:]}")
 
     def request(self, level: str, fields: str) -> None:

@@ -24,6 +24,7 @@ IDLE_SECONDS = 0.05
 FOLD_BACKLOG = 20_000
 # A WAL beyond this is not just waiting for its next automatic checkpoint: a reader held it open.
 WAL_LIMIT_BYTES = 256 << 20
+WAL_PATIENCE_MS = 50
 
 _COLUMNS = "message_id, from_msisdn, to_msisdn, ts, text, created_at"
 _FSYNC_FAILED = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC}
@@ -307,8 +308,18 @@ def _fold_and_checkpoint(db: sqlite3.Connection, files: Files) -> int:
     moved = search.fold(db)
     files.check()
     if (files.wal_bytes() or 0) > WAL_LIMIT_BYTES:
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        _truncate_wal(db)
     return moved
+
+
+def _truncate_wal(db: sqlite3.Connection) -> None:
+    """Empty the WAL, unless readers are in it for longer than a message may wait."""
+    (patience_ms,) = db.execute("PRAGMA busy_timeout").fetchone()
+    db.execute(f"PRAGMA busy_timeout = {WAL_PATIENCE_MS}")
+    try:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {patience_ms}")
 
 
 def _look_at_repeats(
