@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lyftr_server.schema import MAX_QUERY, MAX_TEXT, MessageQuery
-from lyftr_server.store import reads, search, verify
+from lyftr_server.store import matching, reads, search, verify
 from lyftr_server.store.letters import condition
 from lyftr_server.store.listing import Scope
 from lyftr_server.store.matching import Search, matches
@@ -231,3 +231,24 @@ def test_a_search_stops_between_its_pieces(tmp_path: Path, monkeypatch: pytest.M
             reads.page(db, MessageQuery(q="x"), stop)
         assert asked == 4
         assert not db.in_transaction
+
+
+def test_a_walk_that_meets_nothing_gives_way_to_sorting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "WALK_ROWS", 50)
+    monkeypatch.setattr(matching, "FIRST_WALK_ROWS", 50)
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    with database(tmp_path / "app.db") as db:
+        insert(db, texts(*["hay"] * 2500, *["needle"] * 250))
+        fold_all(db)
+        page = reads.page(db, MessageQuery(limit=10, q="needle"), stop)
+    assert [row.message_id for row in page.data] == [f"m{n}" for n in range(2500, 2510)]
+    # 2,750 rows would be 55 pieces.
+    assert asked < 20
