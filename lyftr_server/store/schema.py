@@ -162,7 +162,7 @@ CREATE VIRTUAL TABLE search USING fts5(
 );
 -- No merging at a time of FTS5's own choice: search.py does it in steps, of eight segments or more.
 INSERT INTO search (search, rank) VALUES ('automerge', 0);
-INSERT INTO search (search, rank) VALUES ('crisismerge', 1999);
+INSERT INTO search (search, rank) VALUES ('crisismerge', 500);
 INSERT INTO search (search, rank) VALUES ('usermerge', 8);
 CREATE TABLE search_state (
     id INTEGER PRIMARY KEY CHECK (id = 1), watermark INTEGER NOT NULL, unicode TEXT NOT NULL
