@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -298,6 +299,11 @@ class ServerSocket:
             return Answer(answer.status, answer.headers, answer.read())
         finally:
             answer.close()
+
+    def reset(self) -> None:
+        """Break the connection off; a plain close could mean that we still read (half-close)."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
 
     def closed(self) -> bool:
         """Wait until the server closes; tell whether it sent nothing more before."""

@@ -248,6 +248,13 @@ def test_default_headers_are_built_in_a_clear_that_can_be_left_out() -> None:
     assert whole._headers["Content-Type"] == "text/html; charset=UTF-8"
 
 
+def test_a_handler_runs_by_its_execute() -> None:
+    """Application calls it itself, with no transforms."""
+    names = list(inspect.signature(RequestHandler._execute).parameters)
+    assert names == ["self", "transforms", "args", "kwargs"]
+    assert inspect.iscoroutinefunction(RequestHandler._execute)
+
+
 def test_supported_methods_are_asked_with_in() -> None:
     """BaseHandler lets every method reach `prepare`."""
     assert "self.request.method not in self.SUPPORTED_METHODS" in inspect.getsource(
