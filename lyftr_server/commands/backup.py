@@ -4,8 +4,6 @@ import argparse
 from pathlib import Path
 
 from ..config import ConfigError, setting
-from ..store import StoreError, Unopenable
-from ..store.offline import Source, check_copy, copy
 from . import Commands, add
 from .output import Refused, replacing
 from .progress import Progress, megabytes
@@ -35,6 +33,10 @@ def add_to(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    # Importing the store takes as long as all the rest: the other commands do not wait for it.
+    from ..store import StoreError, Unopenable
+    from ..store.offline import Source, check_copy, copy
+
     progress = Progress(megabytes)
     try:
         database: Path = setting("DATABASE_URL")
@@ -43,7 +45,9 @@ def run(options: argparse.Namespace) -> int:
             Source(database) as source,
         ):
             messages = source.run(
-                copy, temporary, lambda done, total: progress.update(done, done / total)
+                copy,
+                temporary,
+                lambda done, total: progress.update(done, done / total if total else None),
             )
             progress.step("checking the copy")
             check_copy(temporary, messages, progress.tick)

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..config import ConfigError, setting
-from ..schema import Invalid, MessageQuery, parse_query
-from ..store import Row, StoreError, Unopenable
-from ..store.offline import Source, count, require_current, rows
+from ..schema import Invalid, Message, MessageQuery, parse_query
 from . import Commands, add
 from .output import Refused, abandon, replacing
 from .progress import Progress
@@ -47,6 +45,9 @@ def add_to(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    # Importing the store takes as long as all the rest: the other commands do not wait for it.
+    from ..store import StoreError, Unopenable
+
     try:
         query = _query(options)
         database: Path = setting("DATABASE_URL")
@@ -80,6 +81,8 @@ def _query(options: argparse.Namespace) -> MessageQuery:
 
 
 def _export(database: Path, query: MessageQuery, file: BinaryIO, progress: Progress) -> None:
+    from ..store.offline import Source, count, require_current, rows
+
     done = 0
     try:
         with Source(database) as source:
@@ -94,7 +97,7 @@ def _export(database: Path, query: MessageQuery, file: BinaryIO, progress: Progr
         progress.clear()
 
 
-def _line(row: Row) -> bytes:
+def _line(row: Message) -> bytes:
     fields = {
         "message_id": row.message_id,
         "from": row.from_msisdn,

@@ -4,8 +4,6 @@ import argparse
 from pathlib import Path
 
 from ..config import ConfigError, setting
-from ..store import StoreError, Unopenable
-from ..store.offline import Source, repair, verify
 from . import Commands, add
 from .progress import Progress
 
@@ -43,6 +41,10 @@ def add_to(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    # Importing the store takes as long as all the rest: the other commands do not wait for it.
+    from ..store import StoreError, Unopenable
+    from ..store.offline import Source, repair, verify
+
     progress = Progress()
     try:
         path: Path = Path(options.file) if options.file else setting("DATABASE_URL")

@@ -1,5 +1,6 @@
 """Runs commands: to their end, on a terminal, or until they are interrupted."""
 
+import codecs
 import os
 import pty
 import select
@@ -8,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -22,18 +23,21 @@ PROGRAM = ("-m", "lyftr_server")
 SAMPLE = ROOT / "tests" / "data" / "messages.ndjson"
 DEADLINE_SECONDS = 20.0
 
-# The program with every redrawing of its progress slowed down, to interrupt it in time.
-SLOW = """
+
+def slowed(seconds: float) -> tuple[str, str]:
+    """Return the program with every step of its progress slowed down, so that it can be met."""
+    code = f"""
 import sys, time
 from lyftr_server.__main__ import main
 from lyftr_server.commands.progress import Progress
 update = Progress.update
 def slowly(*arguments):
     update(*arguments)
-    time.sleep(0.2)
+    time.sleep({seconds})
 Progress.update = slowly
 sys.exit(main())
 """
+    return "-c", code
 
 
 class Ended(NamedTuple):
@@ -62,11 +66,12 @@ class Terminal:
         folder: Path,
         *command: str,
         stdout: bool = False,
-        program: tuple[str, ...] = PROGRAM,
+        program: Sequence[str] = PROGRAM,
         stdin: int = subprocess.DEVNULL,
         **variables: str,
     ) -> None:
         self._master, slave = pty.openpty()
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         self.shown = ""
         try:
             self.process = subprocess.Popen(
@@ -110,7 +115,7 @@ class Terminal:
             data = os.read(self._master, 65536)
         except OSError:  # EIO: nobody has the other end any more
             return False
-        self.shown += data.decode()
+        self.shown += self._decoder.decode(data)
         return bool(data)
 
 
