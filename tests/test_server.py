@@ -32,6 +32,7 @@ from .process import (
     message,
     post_head,
     run_to_end,
+    samples,
 )
 
 OK = b'{"status": "ok"}'
@@ -272,6 +273,8 @@ def test_a_folder_that_is_not_writable_is_a_fault(tmp_path: Path) -> None:
 
 def test_a_second_server_on_the_same_database_does_not_start(server: RunningServer) -> None:
     server.deliver(message("m1"))
+    while samples(server.get("/metrics").body)["lyftr_search_backlog_messages"]:
+        time.sleep(0.05)  # the first server has nothing left to write
     files = [server.database, server.database.with_name("app.db-wal")]
     before = [path.read_bytes() for path in files]
     line = refusal(server.folder, DATABASE_URL=f"sqlite:///{server.database}")
