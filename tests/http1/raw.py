@@ -128,7 +128,7 @@ class Raw:
         self.socket.settimeout(seconds)
         try:
             return not self._received and self.socket.recv(1, socket.MSG_PEEK) is None
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             return True
         finally:
             self.socket.settimeout(before)
