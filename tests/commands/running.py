@@ -24,17 +24,20 @@ SAMPLE = ROOT / "tests" / "data" / "messages.ndjson"
 DEADLINE_SECONDS = 20.0
 
 
-def slowed(seconds: float) -> tuple[str, str]:
-    """Return the program with every step of its progress slowed down, so that it can be met."""
+def slowed(
+    seconds: float, owner: str = "lyftr_server.commands.progress.Progress", step: str = "update"
+) -> tuple[str, str]:
+    """Return the program with each step of its work slowed down, so that it can be met there."""
     code = f"""
-import sys, time
+import pkgutil, sys, time
 from lyftr_server.__main__ import main
-from lyftr_server.commands.progress import Progress
-update = Progress.update
+owner = pkgutil.resolve_name({owner!r})
+step = getattr(owner, {step!r})
 def slowly(*arguments):
-    update(*arguments)
+    result = step(*arguments)
     time.sleep({seconds})
-Progress.update = slowly
+    return result
+setattr(owner, {step!r}, slowly)
 sys.exit(main())
 """
     return "-c", code

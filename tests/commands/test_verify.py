@@ -137,7 +137,11 @@ except KeyboardInterrupt:
 
 def test_an_interrupted_repair_leaves_a_database_that_a_repair_mends(large: Path) -> None:
     alter(large, "DELETE FROM hour_counts")
-    repairing = Terminal(large.parent, "verify", "--repair", str(large), program=slowed(0))
+    repairing = Terminal(
+        large.parent,
+        *("verify", "--repair", str(large)),
+        program=slowed(0.2, "lyftr_server.store.search", "fold"),
+    )
     repairing.wait_for("filling the search index")
     ended = repairing.end(2)
     assert (ended.status, ended.stdout) == (130, "")
