@@ -54,6 +54,7 @@ class Senders:
         connections: int = 8,
         repeats: float = 0.1,
         mark: Callable[[], int] | None = None,
+        pause: float = 0.0,
     ) -> None:
         self.port = server.port
         self.secrets = [server.secret]
@@ -61,13 +62,14 @@ class Senders:
         self.acknowledged: dict[str, Content] = {}
         self.answers: Counter[int] = Counter()
         self.broken = 0
+        self.pause = pause  # seconds of each thread after each delivery
         # (what mark() said when a 200 had arrived, message_id)
         self.marks: list[tuple[int, str]] = []
         self._mark = mark
         self._source = iter(source)
         self._unfinished: deque[Content] = deque()
         self._connections = connections
-        self._repeats = repeats
+        self.repeats = repeats  # which part of the deliveries is none of a new message
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -112,6 +114,8 @@ class Senders:
                     port = self.port
                     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
                 acknowledged = self._deliver(connection, content, chance, first)
+            if self.pause:
+                self._stop.wait(self.pause)
             if first and not acknowledged:
                 with self._lock:
                     self._unfinished.append(content)
@@ -120,7 +124,7 @@ class Senders:
 
     def _next(self, chance: random.Random) -> tuple[Content | None, bool]:
         with self._lock:
-            if self.marks and chance.random() < self._repeats:
+            if self.marks and chance.random() < self.repeats:
                 content = self.acknowledged[chance.choice(self.marks)[1]]
                 return content | ({"text": "changed"} if chance.random() < 0.5 else {}), False
             content = self._unfinished.popleft() if self._unfinished else next(self._source, None)

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from lyftr_server import signature
 from lyftr_server.signature import sign
 
 from ..conftest import ServerFactory
@@ -111,3 +112,23 @@ def test_answers_with_messages_are_kept_by_nobody(server: RunningServer) -> None
     assert server.deliver(message("m1")).status == 200
     for path in (*PRIVATE, "/messages/none"):
         assert is_private(server.get(path)), path
+
+
+# -- in constant time
+
+
+def test_signatures_and_tokens_are_compared_by_compare_digest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No test can time it; what decides is seen by taking it over."""
+    body = b"{}"
+    verifier = signature.Verifier(b"key")
+    good = signature.sign(b"key", body)
+    assert verifier.verify(body, good)
+    assert signature.matches(TOKEN, TOKEN)
+    monkeypatch.setattr(signature.hmac, "compare_digest", lambda one, other: False)
+    assert not verifier.verify(body, good)
+    assert not signature.matches(TOKEN, TOKEN)
+    monkeypatch.setattr(signature.hmac, "compare_digest", lambda one, other: True)
+    assert verifier.verify(body, "0" * 64)
+    assert signature.matches(TOKEN, "another")

@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
-from ..conftest import ServerFactory
+from lyftr_server.schema import Message
+from lyftr_server.store import MessageStore, StoreError
+
+from ..conftest import ErrorLog, ServerFactory
 from ..process import RunningServer, message, run_to_end, samples
 from .clients import Senders, check_answers, check_database, messages, stored
 from .conftest import FaultyServerFactory
@@ -142,6 +145,18 @@ def test_errors_under_load_lose_nothing(faulty: FaultyServerFactory) -> None:
     check_answers(server, len(stored(server.database)))
     server.stop()
     check_database(server.database, senders.acknowledged, senders.attempted)
+
+
+async def test_a_row_that_the_schema_refuses_is_never_acknowledged(
+    store: MessageStore, error_log: ErrorLog
+) -> None:
+    """Only a repeat may be passed over; INSERT OR IGNORE would pass this over too."""
+    error_log.expected = True
+    nobody: Any = None
+    whole = Message("m1", "+1", "+2", "2025-01-15T10:00:00Z", "x")
+    with pytest.raises(StoreError):
+        await store.insert(whole._replace(to_msisdn=nobody))
+    assert await store.insert(whole) == "created"
 
 
 # -- a failed sync: nobody knows what is on the disk
