@@ -223,6 +223,14 @@ def test_a_fault_in_the_env_file_is_a_fault(environ: Environ, tmp_path: Path) ->
     assert list(faults()) == ["PORT"]
 
 
+def test_an_env_file_that_cannot_be_read_is_a_fault(environ: Environ, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"WEBHOOK_SECRET=needle\xff\n")
+    environ(WEBHOOK_SECRET="s")
+    found = faults()
+    assert list(found) == [".env"]
+    assert "needle" not in str(found)
+
+
 # -- for commands that need one variable
 
 

@@ -495,7 +495,7 @@ def test_the_real_process_pages_through_everything(server: RunningServer) -> Non
     sent = [message(f"m{n:02}", text=f"Nº {n} – grüße") for n in range(12)]
     for each in sent:
         server.deliver(each)
-    target: str | None = "/messages?limit=5&q=GRÜSSE"
+    target: str | None = f"/messages?limit=5&q={quote('GRÜSSE')}"
     found: list[Any] = []
     while target:
         answer = server.get(target)

@@ -85,6 +85,12 @@ async def test_a_repeat_with_other_content_is_a_conflict_and_the_first_row_stays
     assert line["message_id"] == "m1"
 
 
+async def test_a_header_tells_the_sender_what_became_of_it(client: Client) -> None:
+    bodies = (message(), message(), message(text="other"))
+    found = [(await client.deliver(body)).headers["X-Result"] for body in bodies]
+    assert found == ["created", "duplicate", "conflict"]
+
+
 async def test_a_repeat_with_other_ignored_fields_is_a_duplicate(client: Client) -> None:
     await client.deliver(message())
     await client.deliver(message() | {"x": 1})

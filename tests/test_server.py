@@ -188,6 +188,34 @@ def test_env_file_and_secret_file_are_read(server_factory: ServerFactory, tmp_pa
     }
 
 
+def test_every_limit_and_switch_reaches_the_server(server_factory: ServerFactory) -> None:
+    server = server_factory(
+        MAX_BODY_BYTES="500", QUEUE_LIMIT="77", DEDUPE_BY="content", READ_TOKEN="t0ken"
+    )
+    assert server.deliver(message("m1")).status == 200
+    assert server.deliver(message("m2")).status == 200
+    assert server.deliver(as_body(message("m3", text="x")).ljust(500)).status == 200
+    assert server.deliver(as_body(message("m4", text="y")).ljust(501)).status == 413
+    assert chunked(server, b"x" * 501) == 413
+    assert samples(server.get("/metrics").body)["lyftr_queue_limit"] == 77
+    assert server.get("/messages").status == 401
+    listed = server.get("/messages", Authorization="Bearer t0ken").json()
+    assert [row["message_id"] for row in listed["data"]] == ["m1", "m3"]
+    results = [line["result"] for line in server.requests("/webhook", at_least=5)]
+    assert results == ["created", "duplicate", "created", "too_large", "too_large"]
+
+
+def chunked(server: RunningServer, body: bytes) -> int:
+    """Send a body whose length is not declared; return the answer's status."""
+    connection = server.connect()
+    try:
+        pieces = [body[start : start + 100] for start in range(0, len(body), 100)]
+        connection.request("POST", "/webhook", iter(pieces), encode_chunked=True)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
 def test_both_secrets_are_accepted_during_a_rotation(server_factory: ServerFactory) -> None:
     server = server_factory(secret="new", WEBHOOK_SECRET_PREVIOUS="old")
     assert server.deliver(message("m1")).status == 200
