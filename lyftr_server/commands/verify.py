@@ -11,7 +11,8 @@ _DETAILS = """\
 Checks SQLite's own structures, recounts every count that is kept beside the messages, and
 compares the search index with the texts. Without FILE it checks the database of DATABASE_URL,
 which the server may be using. Nothing is written; SQLite's temporary files go to SQLITE_TMPDIR.
-What is wrong comes on standard output, a line for each.
+What is wrong comes on standard output, a line for each. All is read as it is at one moment, and
+while that takes, a busy server's WAL grows: rather verify a backup then.
 
 --repair makes the counts and the search index anew from the messages; the server must not run.
 It cannot mend a damaged file: restore a backup then.

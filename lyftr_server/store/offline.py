@@ -155,10 +155,14 @@ def unhurried(
 
 def rows(source: Source, query: MessageQuery) -> Iterator[Sequence[Row]]:
     """Yield all rows that match, in the listing's order, some at a time and in constant memory."""
-    after = None
-    while found := source.run(reads.chunk, query, after, CHUNK_ROWS, _never):
-        yield found
-        after = reads.key_of(found[-1])
+    after, more = None, True
+    while more:
+        found = source.run(reads.chunk, query, after, CHUNK_ROWS, _never)
+        if found:
+            yield found
+            after = reads.key_of(found[-1])
+        # Fewer are the end, even if messages come as fast as they are read.
+        more = len(found) == CHUNK_ROWS
 
 
 def count(source: Source, query: MessageQuery) -> int | None:
