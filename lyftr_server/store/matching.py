@@ -63,7 +63,7 @@ def matches(db: sqlite3.Connection, wanted: Search, need: int) -> Matches:
         return _find(db, wanted, most)
     if rows > SMALL:
         if search.indexed(wanted.folded):
-            cost = READ_COST * _find(db, everything, 0).total
+            cost = READ_COST * _find(db, everything, 0, enough=rows).total
         else:
             cost = SCAN_COST * listing.count(db, everything.scope)
         if cost < READ_COST * rows:
@@ -76,11 +76,12 @@ def matches(db: sqlite3.Connection, wanted: Search, need: int) -> Matches:
     return Matches(total, seqs if total <= most else None)
 
 
-def _find(db: sqlite3.Connection, wanted: Search, most: int) -> Matches:
+def _find(db: sqlite3.Connection, wanted: Search, most: int, enough: int | None = None) -> Matches:
+    """Count the matches and collect up to `most`; with more than `enough`, count no further."""
     folded, scope, bound, stop = wanted
     after = total = 0
     seqs: list[int] | None = []
-    while after < bound:
+    while after < bound and (enough is None or total <= enough):
         if stop():
             raise Stopped
         left = most - total if seqs is not None else 0
