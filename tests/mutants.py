@@ -1,0 +1,420 @@
+"""python -m tests.mutants: break the code on purpose, one fault at a time; does a test notice?
+
+Works on a copy of the tree. Each mutant is a small exact replacement, and the tests of which one
+must go red; --full runs all tests instead. The exit status is 1 when a mutant survives, or when
+its replacement no longer applies.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from .process import ROOT
+
+TREE = ("lyftr_server", "tests", "config", "run.py", "setup.cfg", "pyproject.toml", "Makefile")
+SKIPPED = shutil.ignore_patterns("__pycache__", "results", "node_modules", ".*", "*.egg-info")
+SECONDS = 300
+
+WRITER = "lyftr_server/store/writer.py"
+STORE = "lyftr_server/store/__init__.py"
+FILES = "lyftr_server/store/files.py"
+SIGNATURE = "lyftr_server/signature.py"
+WEBHOOK = "lyftr_server/handlers/webhook.py"
+BASE = "lyftr_server/base.py"
+APP = "lyftr_server/app.py"
+SERVER = "lyftr_server/server.py"
+LOG = "lyftr_server/log.py"
+HTTP1 = "lyftr_server/http1/server.py"
+LISTING = "lyftr_server/store/listing.py"
+READS = "lyftr_server/store/reads.py"
+SCHEMA = "lyftr_server/schema.py"
+TABLES = "lyftr_server/store/schema.py"
+
+DURABILITY = "tests/faults/test_durability.py"
+STORAGE = "tests/faults/test_storage_faults.py"
+ONCE = "tests/faults/test_exactly_once.py"
+OVERLOAD = "tests/faults/test_overload.py"
+PIPE = "tests/faults/test_log_pipe.py"
+ROTATION = "tests/faults/test_rotation.py"
+DELIVERIES = "tests/test_handlers_webhook.py"
+LISTINGS = "tests/test_handlers_messages.py"
+OPERATIONS = "tests/test_handlers_operations.py"
+WRITES = "tests/store/test_writer.py"
+PROCESS = "tests/test_server.py"
+PAYLOADS = "tests/test_schema.py"
+
+
+class Change(NamedTuple):
+    """Replace `old`, which must be there once, by `new`."""
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A fault, how it is made, and the test files of which one must notice."""
+
+    name: str
+    tests: tuple[str, ...]
+    changes: tuple[Change, ...]
+
+
+def mutant(name: str, tests: str | Sequence[str], *changes: tuple[str, str, str]) -> Mutant:
+    files = (tests,) if isinstance(tests, str) else tuple(tests)
+    return Mutant(name, files, tuple(Change(*change) for change in changes))
+
+
+MUTANTS = (
+    mutant(
+        "look first, then insert",
+        (DELIVERIES, WRITES),
+        (WRITER, ' "\n                "ON CONFLICT (message_id) DO NOTHING"', '"'),
+        (
+            WEBHOOK,
+            "            self.result = await self.application.store.insert(message)",
+            "            if await self.application.store.message(message.message_id):\n"
+            '                self.result = "duplicate"\n'
+            "            else:\n"
+            "                self.result = await self.application.store.insert(message)",
+        ),
+    ),
+    mutant(
+        "acknowledge before the commit",
+        (WRITES, DURABILITY),
+        (
+            WRITER,
+            "        self._queue.append((message, future))",
+            "        self._queue.append((message, future))\n"
+            "        future.set_result(Result.CREATED)",
+        ),
+    ),
+    mutant(
+        "INSERT OR IGNORE",
+        STORAGE,
+        (WRITER, 'f"INSERT INTO messages', 'f"INSERT OR IGNORE INTO messages'),
+        (WRITER, ' "\n                "ON CONFLICT (message_id) DO NOTHING"', '"'),
+    ),
+    mutant(
+        "compare signatures with ==",
+        ROTATION,
+        (
+            SIGNATURE,
+            "hmac.compare_digest(keyed.digest(body), given)",
+            "keyed.digest(body) == given",
+        ),
+    ),
+    mutant(
+        "verify after parsing",
+        DELIVERIES,
+        (WEBHOOK, "        self.check_signature()\n", ""),
+        (
+            WEBHOOK,
+            "        self.message_id = message.message_id\n",
+            "        self.message_id = message.message_id\n        self.check_signature()\n",
+        ),
+    ),
+    mutant(
+        "synchronous=OFF",
+        DURABILITY,
+        (STORE, "PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"),
+    ),
+    mutant(
+        "synchronous=NORMAL",
+        DURABILITY,
+        (STORE, "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"),
+    ),
+    mutant(
+        "no dedupe inside a batch",
+        (WRITES, ONCE),
+        (WRITER, "            new.remove(message.message_id)", "            pass"),
+    ),
+    mutant(
+        "a drain that cuts requests",
+        PROCESS,
+        (
+            HTTP1,
+            "                while self.connections or self.in_flight:",
+            "                if False:",
+        ),
+    ),
+    mutant(
+        "a metric's label from the raw path",
+        OPERATIONS,
+        (
+            APP,
+            "self.metrics.request(method, route, status, latency_ms)",
+            "self.metrics.request(method, path, status, latency_ms)",
+        ),
+    ),
+    mutant(
+        "the text in the log",
+        DELIVERIES,
+        (
+            WEBHOOK,
+            "self.message_id = message.message_id",
+            'self.message_id = f"{message.message_id} {message.text}"',
+        ),
+    ),
+    mutant(
+        "since by the order of the text as sent",
+        LISTINGS,
+        (LISTING, "instant(query.since) if query.since else", "query.since if query.since else"),
+    ),
+    mutant(
+        "the total of the page only",
+        LISTINGS,
+        (READS, "return Page(found.data, total,", "return Page(found.data, len(found.data),"),
+    ),
+    mutant(
+        "a repeat replaces the first row",
+        (DELIVERIES, ONCE),
+        (WRITER, "DO NOTHING", "DO UPDATE SET text = excluded.text"),
+        (
+            TABLES,
+            "SELECT RAISE(ABORT, 'messages are immutable: delete the row and insert another');",
+            "SELECT 1;",
+        ),
+    ),
+    mutant(
+        "a conflict is no duplicate's equal",
+        (DELIVERIES, WRITES),
+        (WRITER, "stored is not None and stored != tuple(message)", "False"),
+    ),
+    mutant(
+        "our failure is the sender's fault",
+        STORAGE,
+        (BASE, '503, "storage is unavailable"', '400, "storage is unavailable"'),
+    ),
+    mutant(
+        "no Retry-After on our failure",
+        STORAGE,
+        (
+            BASE,
+            '"storage is unavailable", result="storage_error", headers=[RETRY_AFTER]',
+            '"storage is unavailable", result="storage_error"',
+        ),
+    ),
+    mutant(
+        "go on after a failed sync",
+        (STORAGE, WRITES),
+        (WRITER, 'getattr(error, "sqlite_errorcode", None) in _FSYNC_FAILED', "False"),
+    ),
+    mutant(
+        "acknowledge into a file that is gone",
+        STORAGE,
+        (WRITER, "        self._files.check()\n        self._metrics", "        self._metrics"),
+        (WRITER, "        self._files.check()\n\n", "\n"),
+    ),
+    mutant(
+        "an ERROR line for each failure",
+        STORAGE,
+        (WRITER, "        if reason != self._failing:", "        if True:"),
+    ),
+    mutant(
+        "the same failure a second time is not told",
+        STORAGE,
+        (WRITER, "            self._failing = None\n", "            pass\n"),
+    ),
+    mutant(
+        "a queue without a limit",
+        (WRITES, OVERLOAD),
+        (WRITER, "return self.depth >= self._limit", "return False"),
+    ),
+    mutant(
+        "wait for a disk for ever when ending",
+        OVERLOAD,
+        (SERVER, "timeout=CLOSE_SECONDS", "timeout=None"),
+    ),
+    mutant(
+        "forget what waits when closing",
+        ("tests/store/test_store.py", WRITES),
+        (
+            WRITER,
+            "        self._closing = True\n",
+            "        self._closing = True\n        self._queue.clear()\n",
+        ),
+    ),
+    mutant(
+        "wait for who reads the log",
+        PIPE,
+        (LOG, "(self._regular or poll.poll(0))", "True"),
+    ),
+    mutant(
+        "report each lost line, the report's loss too",
+        PIPE,
+        (LOG, "0 if stalled or not self._flowing else", "0 if stalled else"),
+    ),
+    mutant(
+        "forget how many lines were lost",
+        PIPE,
+        (LOG, "                self.dropped += 1\n", ""),
+    ),
+    mutant(
+        "only the current key",
+        ROTATION,
+        (APP, "Verifier(*config.secrets)", "Verifier(config.secrets[0])"),
+    ),
+    mutant(
+        "a part of the token will do",
+        (LISTINGS, ROTATION),
+        (BASE, "matches(token, credentials.strip())", "token.startswith(credentials.strip())"),
+    ),
+    mutant(
+        "a read that anybody may keep",
+        (LISTINGS, ROTATION),
+        (BASE, '("Cache-Control", "no-store")', '("Cache-Control", "max-age=60")'),
+    ),
+    mutant(
+        "no lock on the database",
+        (STORAGE, PROCESS),
+        (FILES, "        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)", "        pass"),
+    ),
+    mutant(
+        "a database that others may read",
+        (STORAGE, PROCESS),
+        (
+            FILES,
+            "os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600",
+            "os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644",
+        ),
+    ),
+    mutant(
+        "a refused start that tells nobody",
+        (STORAGE, PROCESS),
+        (SERVER, "            self._output.detach()", "            pass"),
+    ),
+    mutant(
+        "doubled keys pass",
+        PAYLOADS,
+        (SCHEMA, "if len(found) != len(pairs):", "if False:"),
+    ),
+    mutant(
+        "a newline after a number passes",
+        PAYLOADS,
+        (
+            SCHEMA,
+            "if not _MSISDN.fullmatch(text):",
+            "if not re.match(_MSISDN.pattern + '$', text):",
+        ),
+    ),
+    mutant(
+        "counts that do not follow a deleted row",
+        "tests/store",
+        (
+            TABLES,
+            "    UPDATE hour_counts SET n = n - 1 WHERE hour",
+            "    UPDATE hour_counts SET n = n WHERE hour",
+        ),
+    ),
+)
+
+
+class Stale(Exception):
+    """A replacement does not fit the code any more."""
+
+
+def copy_tree(folder: Path) -> Path:
+    copy = folder / "copy"
+    copy.mkdir(parents=True)
+    for name in (*TREE, *(path.name for path in ROOT.glob("*.md"))):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=SKIPPED)
+        elif source.exists():
+            shutil.copy2(source, copy / name)
+    return copy
+
+
+def apply(mutant: Mutant, tree: Path) -> None:
+    for change in mutant.changes:
+        path = tree / change.file
+        text = path.read_text()
+        if text.count(change.old) != 1:
+            raise Stale(f"{change.file} has {text.count(change.old)} times: {change.old.strip()!r}")
+        path.write_text(text.replace(change.old, change.new))
+
+
+def run_tests(tree: Path, tests: Sequence[str]) -> tuple[bool, str]:
+    """Return whether all passed, and the first that did not."""
+    # The copy's package, not an installed one; and no plugin writes beside the other runs.
+    environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--tb=no"]
+    with subprocess.Popen(
+        [*command, f"--basetemp={tree.parent / 'temporary'}", "-m", "not torture", *tests],
+        cwd=tree,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            process.communicate()
+            return False, f"not done within {SECONDS} s"
+    if process.returncode == 0:
+        return True, ""
+    failed = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return False, failed[0].split(" - ")[0] if failed else output[-300:]
+
+
+def try_mutant(mutant: Mutant, full: bool) -> tuple[str, str, float]:
+    """Return (killed, survived or stale; by which test; seconds)."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="lyftr-mutant-") as folder:
+        tree = copy_tree(Path(folder))
+        try:
+            apply(mutant, tree)
+        except Stale as error:
+            return "stale", str(error), 0.0
+        passed, first = run_tests(tree, ["tests"] if full else mutant.tests)
+    return "survived" if passed else "killed", first, time.monotonic() - started
+
+
+def healthy(tests: Sequence[str]) -> str:
+    """Return the first test that fails without any mutant; none should."""
+    with tempfile.TemporaryDirectory(prefix="lyftr-healthy-") as folder:
+        return run_tests(copy_tree(Path(folder)), tests)[1]
+
+
+def results(
+    mutants: Sequence[Mutant], full: bool, jobs: int
+) -> Iterator[tuple[Mutant, tuple[str, str, float]]]:
+    with ThreadPoolExecutor(jobs) as pool:
+        yield from zip(mutants, pool.map(lambda each: try_mutant(each, full), mutants), strict=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("--full", action="store_true", help="run all tests for each mutant")
+    parser.add_argument("--only", default="", help="the mutants whose names contain this")
+    parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
+    options = parser.parse_args()
+    chosen = [mutant for mutant in MUTANTS if options.only in mutant.name]
+    tests = sorted({test for mutant in chosen for test in mutant.tests})
+    if failing := healthy(["tests"] if options.full else tests):
+        print(f"without any mutant a test fails already: {failing}")
+        return 1
+    counts = dict.fromkeys(("killed", "survived", "stale"), 0)
+    for mutant, (outcome, by, seconds) in results(chosen, options.full, options.jobs):
+        counts[outcome] += 1
+        print(f"{outcome:8}  {seconds:5.0f} s  {mutant.name:50}  {by}", flush=True)
+    print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+    return 0 if counts["killed"] == len(chosen) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
