@@ -5,7 +5,6 @@ URL ?= http://127.0.0.1:$(or $(PORT),8000)
 COMPOSE ?= docker compose
 # Compose wants the secret for every command; those that start nothing new do not use it.
 COMPOSE_RUNNING = WEBHOOK_SECRET="$${WEBHOOK_SECRET:-unused}" $(COMPOSE)
-ROWS ?= 1000000
 MINUTES ?= 10
 ARGS ?=
 
@@ -129,8 +128,8 @@ bench: $(VENV)/.installed-test ## Messages stored a second
 	$(BIN)/python -m tests.bench.ingest $(ARGS)
 
 .PHONY: bench-reads
-bench-reads: $(VENV)/.installed-test ## Time of each kind of read over ROWS stored messages
-	$(BIN)/python -m tests.bench.reads --rows $(ROWS) $(ARGS)
+bench-reads: $(VENV)/.installed-test ## Time of each kind of read, over up to ROWS stored messages
+	$(BIN)/python -m tests.bench.reads $(if $(ROWS),--rows $(ROWS)) $(ARGS)
 
 .PHONY: shell
 shell: install ## A Python shell that has the package
