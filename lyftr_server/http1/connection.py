@@ -120,6 +120,8 @@ class Connection(asyncio.Protocol):
         """The client has sent all it will; it may still read what it is owed."""
         self._abandon()
         self._last = self._ended = True
+        if self._current is not None and self._writable is None:
+            self.deadline = monotonic() + self._limits.half_closed_seconds
         return self._current is not None or bool(self._waiting)  # or close now
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -263,6 +265,8 @@ class Connection(asyncio.Protocol):
 
     def _serve(self, upload: Upload) -> None:
         self.deadline = _NEVER
+        if self._ended:
+            self.deadline = monotonic() + self._limits.half_closed_seconds
         self._current = exchange = Exchange(self, upload)
         self._server.in_flight += 1
         status = upload.refusal
@@ -347,6 +351,11 @@ class Connection(asyncio.Protocol):
             self._expect_reader()  # slow, but it reads
         elif unsent or self._discarding or self._transport.is_closing():
             self._transport.abort()
+        elif self._current is not None:
+            if self._current.begun:
+                self.deadline = _NEVER  # writing shows whether it is still there
+            else:
+                self._transport.abort()
         elif self._upload is not None:
             self._refuse(408)
         else:

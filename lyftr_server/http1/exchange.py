@@ -174,6 +174,7 @@ class Exchange(HTTPConnection):
         self._connection = connection
         self._head_only = upload.method == "HEAD"
         self._http10 = upload.version == "1.0"
+        self.begun = False  # an answer in pieces
         self._chunked = False
         self._on_close: Callable[[], None] | None = None
 
@@ -210,6 +211,7 @@ class Exchange(HTTPConnection):
         headers: HTTPHeaders,
         chunk: bytes | None = None,
     ) -> "asyncio.Future[None]":
+        self.begun = True
         status = start_line.code if isinstance(start_line, ResponseStartLine) else 500
         if "Content-Length" not in headers and status not in _BODILESS:
             self._chunked = not self._http10

@@ -28,6 +28,9 @@ class Limits:
     body_seconds: float = 15
     idle_seconds: float = 75
     write_seconds: float = 30
+    # For the application to begin its answer to a client that sends no more: perhaps it only
+    # said that it has no more to say, but most such clients are gone.
+    half_closed_seconds: float = 1
     # For a client that still sends a body to fall silent, after we refused it.
     linger_seconds: float = 3
     # Requests that one client may send before it reads the first answer.

@@ -1,0 +1,167 @@
+"""The server under applications that no handler of ours is: silent, failing, or answering late."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tornado.httputil import HTTPServerRequest
+from tornado.platform.asyncio import AsyncIOLoop
+
+from lyftr_server import http1
+
+from ..conftest import ErrorLog
+from .raw import request
+
+LIVE = request()
+
+
+class Silent:
+    """Keeps every request, and answers none by itself."""
+
+    def __init__(self) -> None:
+        self.requests: list[Any] = []
+        self.gone: list[Any] = []
+        self.unserved_statuses: list[int] = []
+
+    def __call__(self, request: HTTPServerRequest) -> None:
+        connection: Any = request.connection
+        self.requests.append(request)
+        connection.set_close_callback(lambda: self.gone.append(request))
+
+    def unserved(self, method: str, path: str, status: int, latency_ms: float) -> str:
+        self.unserved_statuses.append(status)
+        return "id"
+
+    def answer(self, number: int) -> None:
+        self.requests[number].connection.respond(200, (), b"{}")
+
+
+class Failing(Silent):
+    def __call__(self, request: HTTPServerRequest) -> None:
+        raise RuntimeError("before any handler")
+
+
+QUICK = http1.Limits(half_closed_seconds=0.2, idle_seconds=0.2, sweep_seconds=0.02)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(3):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def start(application: http1.Application) -> tuple[http1.Server, int]:
+    server = http1.Server(application, QUICK)
+    return server, await server.listen("127.0.0.1", 0)
+
+
+async def test_a_client_that_went_away_is_noticed_while_its_answer_is_made(
+    io_loop: AsyncIOLoop,
+) -> None:
+    application = Silent()
+    server, port = await start(application)
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(LIVE)
+    await until(lambda: len(application.requests) == 1)
+    assert application.gone == []
+    writer.close()
+    await until(lambda: application.gone == application.requests)
+    # The application may answer nevertheless; that ends the request, once.
+    assert server.in_flight == 1
+    application.answer(0)
+    assert server.in_flight == 0
+    assert await server.drain(1)
+
+
+async def test_a_client_that_half_closes_gets_a_quick_answer(io_loop: AsyncIOLoop) -> None:
+    application = Silent()
+    server, port = await start(application)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(LIVE * 3)
+    writer.write_eof()
+    for number in range(3):
+        while len(application.requests) == number:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)  # all three take longer than one may
+        application.answer(number)
+    assert (await reader.read()).count(b"HTTP/1.1 200 OK") == 3
+    assert application.gone == []
+    writer.close()
+    assert await server.drain(1)
+
+
+async def test_no_limit_ends_a_request_that_the_application_works_on(io_loop: AsyncIOLoop) -> None:
+    application = Silent()
+    server, port = await start(application)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(LIVE)
+    await asyncio.sleep(0.6)
+    application.answer(0)
+    assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    assert await server.drain(1)
+
+
+async def test_a_drain_waits_for_what_is_being_answered(io_loop: AsyncIOLoop) -> None:
+    application = Silent()
+    server, port = await start(application)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(LIVE)
+    await until(lambda: len(application.requests) == 1)
+    draining = asyncio.create_task(server.drain(5))
+    await asyncio.sleep(0.05)
+    assert not draining.done()
+    application.answer(0)
+    assert await draining
+    answer = await reader.read()
+    assert b"200 OK" in answer
+    assert b"Connection: close" in answer
+    writer.close()
+
+
+async def test_a_drain_ends_though_nobody_answers(io_loop: AsyncIOLoop) -> None:
+    application = Silent()
+    server, port = await start(application)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(LIVE)
+    await until(lambda: len(application.requests) == 1)
+    assert not await server.drain(0.1)
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_failing_application_is_500_and_the_server_goes_on(
+    io_loop: AsyncIOLoop, error_log: ErrorLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    error_log.expected = True
+    application = Failing()
+    server, port = await start(application)
+    for _ in range(2):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(LIVE * 2)
+        answer = await reader.read()
+        assert answer.count(b"HTTP/1.1 500 Internal Server Error\r\n") == 1
+        assert b"RuntimeError" not in answer
+        writer.close()
+    assert application.unserved_statuses == [500, 500]
+    assert [record.exc_info is not None for record in caplog.records] == [True, True]
+    assert server.in_flight == 0
+    assert await server.drain(1)
+
+
+async def test_one_connection_that_cannot_time_out_stops_no_other_timeout(
+    io_loop: AsyncIOLoop, error_log: ErrorLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error_log.expected = True
+    server, port = await start(Silent())
+    clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+    await until(lambda: len(server.connections) == 2)
+    broken, _ = server.connections
+    monkeypatch.setattr(broken, "time_out", lambda: 1 / 0)
+    for connection in server.connections:
+        connection.deadline = 0
+    for reader, writer in clients:
+        assert await reader.read() == b""
+        writer.close()
+    assert await server.drain(1)
