@@ -105,6 +105,10 @@ class Raw:
     def answers(self, count: int) -> list[RawAnswer]:
         return [self.answer() for _ in range(count)]
 
+    def more(self) -> bool:
+        """Wait until more comes, or the end: whether there is more."""
+        return bool(self._received) or self._receive()
+
     def interim(self) -> int:
         """Read one interim answer's status."""
         status, headers = self._head()
