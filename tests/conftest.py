@@ -5,7 +5,7 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -113,20 +113,30 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
     return replace(settings, **getattr(request, "param", {}))
 
 
+StoreFactory = Callable[..., Awaitable[MessageStore]]
+
+
 @pytest.fixture
-def store(io_loop: AsyncIOLoop, settings: Config) -> Iterator[MessageStore]:
-    async def make() -> MessageStore:
-        store = MessageStore(
-            settings.database_path,
-            dedupe_by=settings.dedupe_by,
-            queue_limit=settings.queue_limit,
-        )
+def open_store(io_loop: AsyncIOLoop) -> Iterator[StoreFactory]:
+    """Open stores that are closed at the test's end: a thread left open would never let us go."""
+    stores: list[MessageStore] = []
+
+    async def opened(path: Path, **options: Any) -> MessageStore:
+        store = MessageStore(path, **options)
         await store.open()
+        stores.append(store)
         return store
 
-    store = io_loop.run_sync(make)
-    yield store
-    io_loop.run_sync(store.close)
+    yield opened
+    for store in stores:
+        if store._connections:
+            io_loop.run_sync(store.close)
+
+
+@pytest.fixture
+def store(io_loop: AsyncIOLoop, settings: Config, open_store: StoreFactory) -> MessageStore:
+    options = {"dedupe_by": settings.dedupe_by, "queue_limit": settings.queue_limit}
+    return io_loop.run_sync(lambda: open_store(settings.database_path, **options))
 
 
 class LogFile:

@@ -13,6 +13,7 @@ import pytest
 from lyftr_server.schema import Message, MessageQuery
 from lyftr_server.store import MessageStore, Result, StoreError, Unopenable
 
+from ..conftest import StoreFactory
 from ..process import message
 
 SLOW = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
@@ -27,28 +28,24 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "app.db"
 
 
-async def opened(path: Path, **options: Any) -> MessageStore:
-    store = MessageStore(path, **options)
-    await store.open()
-    return store
-
-
 # -- open and close
 
 
-async def test_what_was_stored_is_there_after_a_restart(path: Path) -> None:
-    store = await opened(path)
+async def test_what_was_stored_is_there_after_a_restart(
+    open_store: StoreFactory, path: Path
+) -> None:
+    store = await open_store(path)
     assert await store.insert(make()) == Result.CREATED
     await store.close()
-    store = await opened(path)
+    store = await open_store(path)
     assert await store.message("m1") == make()
     assert await store.insert(make()) == Result.DUPLICATE
     assert await store.total() == 1
     await store.close()
 
 
-async def test_close_commits_what_waits(path: Path) -> None:
-    store = await opened(path)
+async def test_close_commits_what_waits(open_store: StoreFactory, path: Path) -> None:
+    store = await open_store(path)
     waiting = [store.insert(make(f"m{n}")) for n in range(600)]
     await store.close()
     assert {each.result() for each in waiting} == {Result.CREATED}
@@ -57,8 +54,8 @@ async def test_close_commits_what_waits(path: Path) -> None:
     db.close()
 
 
-async def test_a_closing_store_takes_nothing_more(path: Path) -> None:
-    store = await opened(path)
+async def test_a_closing_store_takes_nothing_more(open_store: StoreFactory, path: Path) -> None:
+    store = await open_store(path)
     closing = asyncio.create_task(store.close())
     await asyncio.sleep(0)
     with pytest.raises(StoreError):
@@ -82,36 +79,42 @@ async def test_readers_cannot_write(store: MessageStore) -> None:
             await connection.run(lambda db: db.execute("DELETE FROM messages"))
 
 
-async def test_a_second_store_on_the_same_file_cannot_open(store: MessageStore) -> None:
+async def test_a_second_store_on_the_same_file_cannot_open(
+    open_store: StoreFactory, store: MessageStore
+) -> None:
     with pytest.raises(Unopenable, match="another server"):
-        await opened(store.path)
+        await open_store(store.path)
     assert await store.insert(make()) == Result.CREATED
 
 
-async def test_a_store_that_cannot_open_leaves_nothing_behind(path: Path) -> None:
+async def test_a_store_that_cannot_open_leaves_nothing_behind(
+    open_store: StoreFactory, path: Path
+) -> None:
     path.write_bytes(b"my diary\n" * 100)
     before = threading.active_count()
     for _ in range(3):
         with pytest.raises(Unopenable, match="not a database"):
-            await opened(path)
+            await open_store(path)
     await settled(before)
     assert path.read_bytes() == b"my diary\n" * 100
     path.unlink()
-    store = await opened(path)  # the lock is free again
+    store = await open_store(path)  # the lock is free again
     await store.close()
 
 
 @pytest.mark.parametrize("place", ["missing/app.db", "file/app.db", "folder"])
-async def test_a_place_that_cannot_be_is_unopenable(tmp_path: Path, place: str) -> None:
+async def test_a_place_that_cannot_be_is_unopenable(
+    open_store: StoreFactory, tmp_path: Path, place: str
+) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     with pytest.raises(Unopenable, match=place.partition("/")[0]):
-        await opened(tmp_path / place)
+        await open_store(tmp_path / place)
 
 
-async def test_closing_ends_every_thread(path: Path) -> None:
+async def test_closing_ends_every_thread(open_store: StoreFactory, path: Path) -> None:
     before = threading.active_count()
-    store = await opened(path)
+    store = await open_store(path)
     assert threading.active_count() == before + 3
     await store.close()
     await settled(before)
@@ -124,9 +127,11 @@ async def settled(threads: int) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_path_with_odd_characters_is_a_path(tmp_path: Path) -> None:
+async def test_a_path_with_odd_characters_is_a_path(
+    open_store: StoreFactory, tmp_path: Path
+) -> None:
     path = tmp_path / "a b?mode=ro#é%20.db"
-    store = await opened(path)
+    store = await open_store(path)
     await store.insert(make())
     await store.close()
     assert path.is_file()

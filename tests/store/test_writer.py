@@ -10,9 +10,10 @@ import pytest
 
 from lyftr_server.schema import Message, MessageQuery
 from lyftr_server.store import MessageStore, QueueFull, Result, StoreError
+from lyftr_server.store.connection import Connection
 from lyftr_server.store.writer import Writer
 
-from ..conftest import ErrorLog
+from ..conftest import ErrorLog, StoreFactory
 from ..process import message
 
 CREATED, DUPLICATE, CONFLICT = Result.CREATED, Result.DUPLICATE, Result.CONFLICT
@@ -45,13 +46,13 @@ async def test_what_waits_together_is_committed_together(store: MessageStore) ->
     assert batches(store) == (1, 50)
 
 
-async def test_a_batch_has_at_most_so_many_messages(tmp_path: Path) -> None:
-    store = MessageStore(tmp_path / "app.db", max_batch=7)
-    await store.open()
+async def test_a_batch_has_at_most_so_many_messages(
+    open_store: StoreFactory, tmp_path: Path
+) -> None:
+    store = await open_store(tmp_path / "app.db", max_batch=7)
     assert await put(store, *(make(f"m{n:02}") for n in range(50))) == [CREATED] * 50
     assert batches(store) == (8, 50)
     assert len(await stored(store)) == 50
-    await store.close()
 
 
 async def test_what_comes_during_a_commit_is_in_the_next(store: MessageStore) -> None:
@@ -178,18 +179,18 @@ async def test_a_sender_that_leaves_has_its_message_stored(store: MessageStore) 
 
 
 class Failing:
-    """Makes the writer's next inserts fail."""
+    """Makes whatever is asked of a connection fail, before it reaches SQLite."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.error: Exception | None = None
-        insert = Writer._insert
+        run = Connection.run
 
-        def maybe(writer: Writer, *args: Any) -> Any:
+        async def maybe(connection: Connection, *args: Any, **kwargs: Any) -> Any:
             if self.error is not None:
                 raise self.error
-            return insert(writer, *args)
+            return await run(connection, *args, **kwargs)
 
-        monkeypatch.setattr(Writer, "_insert", maybe)
+        monkeypatch.setattr(Connection, "run", maybe)
 
 
 @pytest.fixture
@@ -231,12 +232,11 @@ async def test_an_unforeseen_failure_of_a_commit_answers_everybody_too(
 
 
 async def test_after_a_failed_sync_nothing_is_acknowledged(
-    tmp_path: Path, error_log: ErrorLog, failing: Failing
+    open_store: StoreFactory, tmp_path: Path, error_log: ErrorLog, failing: Failing
 ) -> None:
     error_log.expected = True
     fatal: list[str] = []
-    store = MessageStore(tmp_path / "app.db", on_fatal=fatal.append)
-    await store.open()
+    store = await open_store(tmp_path / "app.db", on_fatal=fatal.append)
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
     failing.error = error
@@ -248,16 +248,14 @@ async def test_after_a_failed_sync_nothing_is_acknowledged(
         await store.insert(make("m1"))
     with pytest.raises(StoreError):
         await store.ping()
-    await store.close()
 
 
 async def test_a_writer_that_ends_leaves_nobody_waiting(
-    tmp_path: Path, error_log: ErrorLog, monkeypatch: pytest.MonkeyPatch
+    open_store: StoreFactory, tmp_path: Path, error_log: ErrorLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error_log.expected = True
     fatal: list[str] = []
-    store = MessageStore(tmp_path / "app.db", on_fatal=fatal.append)
-    await store.open()
+    store = await open_store(tmp_path / "app.db", on_fatal=fatal.append)
 
     async def fail(_writer: Writer) -> None:
         raise KeyError("x")
@@ -270,7 +268,6 @@ async def test_a_writer_that_ends_leaves_nobody_waiting(
     assert fatal == ["the writer has ended"]
     with pytest.raises(StoreError):
         await store.insert(make("m1"))
-    await store.close()
 
 
 # -- the probe
@@ -315,14 +312,12 @@ async def test_pings_share_a_probe(store: MessageStore) -> None:
     assert store.failing is None
 
 
-async def test_a_ping_is_answered_between_batches(tmp_path: Path) -> None:
-    store = MessageStore(tmp_path / "app.db", max_batch=1)
-    await store.open()
+async def test_a_ping_is_answered_between_batches(open_store: StoreFactory, tmp_path: Path) -> None:
+    store = await open_store(tmp_path / "app.db", max_batch=1)
     waiting = [store.insert(make(f"m{n}")) for n in range(200)]
     await store.ping()
     assert store.queue_depth > 0
     await asyncio.gather(*waiting)
-    await store.close()
 
 
 @pytest.fixture
