@@ -25,6 +25,7 @@ SKIPPED = shutil.ignore_patterns("__pycache__", "results", "node_modules", ".*",
 SECONDS = 300
 
 WRITER = "lyftr_server/store/writer.py"
+INSERT = "lyftr_server/store/insert.py"
 STORE = "lyftr_server/store/__init__.py"
 FILES = "lyftr_server/store/files.py"
 SIGNATURE = "lyftr_server/signature.py"
@@ -36,7 +37,8 @@ LOG = "lyftr_server/log.py"
 HTTP1 = "lyftr_server/http1/server.py"
 LISTING = "lyftr_server/store/listing.py"
 READS = "lyftr_server/store/reads.py"
-SCHEMA = "lyftr_server/schema.py"
+MESSAGE = "lyftr_server/schema/message.py"
+JSON = "lyftr_server/schema/strict_json.py"
 TABLES = "lyftr_server/store/schema.py"
 
 DURABILITY = "tests/faults/test_durability.py"
@@ -79,7 +81,7 @@ MUTANTS = (
     mutant(
         "look first, then insert",
         (DELIVERIES, WRITES),
-        (WRITER, ' "\n                "ON CONFLICT (message_id) DO NOTHING"', '"'),
+        (INSERT, " ON CONFLICT (message_id) DO NOTHING", ""),
         (
             WEBHOOK,
             "            self.result = await self.application.store.insert(message)",
@@ -102,8 +104,8 @@ MUTANTS = (
     mutant(
         "INSERT OR IGNORE",
         STORAGE,
-        (WRITER, 'f"INSERT INTO messages', 'f"INSERT OR IGNORE INTO messages'),
-        (WRITER, ' "\n                "ON CONFLICT (message_id) DO NOTHING"', '"'),
+        (INSERT, 'f"INSERT INTO messages', 'f"INSERT OR IGNORE INTO messages'),
+        (INSERT, " ON CONFLICT (message_id) DO NOTHING", ""),
     ),
     mutant(
         "compare signatures with ==",
@@ -137,7 +139,7 @@ MUTANTS = (
     mutant(
         "no dedupe inside a batch",
         (WRITES, ONCE),
-        (WRITER, "            new.remove(message.message_id)", "            pass"),
+        (INSERT, "            new.remove(message.message_id)", "            pass"),
     ),
     mutant(
         "a drain that cuts requests",
@@ -179,7 +181,7 @@ MUTANTS = (
     mutant(
         "a repeat replaces the first row",
         (DELIVERIES, ONCE),
-        (WRITER, "DO NOTHING", "DO UPDATE SET text = excluded.text"),
+        (INSERT, "DO NOTHING", "DO UPDATE SET text = excluded.text"),
         (
             TABLES,
             "SELECT RAISE(ABORT, 'messages are immutable: delete the row and insert another');",
@@ -189,7 +191,7 @@ MUTANTS = (
     mutant(
         "a conflict is no duplicate's equal",
         (DELIVERIES, WRITES),
-        (WRITER, "stored is not None and stored != tuple(message)", "False"),
+        (INSERT, "stored is not None and stored != tuple(message)", "False"),
     ),
     mutant(
         "our failure is the sender's fault",
@@ -297,13 +299,13 @@ MUTANTS = (
     mutant(
         "doubled keys pass",
         PAYLOADS,
-        (SCHEMA, "if len(found) != len(pairs):", "if False:"),
+        (JSON, "if len(found) != len(pairs):", "if False:"),
     ),
     mutant(
         "a newline after a number passes",
         PAYLOADS,
         (
-            SCHEMA,
+            MESSAGE,
             "if not _MSISDN.fullmatch(text):",
             "if not re.match(_MSISDN.pattern + '$', text):",
         ),

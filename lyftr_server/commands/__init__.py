@@ -3,7 +3,19 @@
 import argparse
 from typing import TypeAlias
 
+from ..config import setting
+
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+# A server that listens on any address answers on the loopback one.
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing binds here
+
+
+def server_address() -> tuple[str, int]:
+    """Return the host and port where a server of this configuration answers. ConfigError."""
+    host, port = setting("HOST"), setting("PORT")
+    return _ANY.get(host, host), port
 
 
 def add(

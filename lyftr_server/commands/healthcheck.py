@@ -4,11 +4,8 @@ import argparse
 import sys
 from http.client import HTTPConnection, HTTPException
 
-from ..config import ConfigError, setting
-from . import Commands, add
-
-# Listening on any address, it answers on the loopback one.
-_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing binds here
+from ..config import ConfigError
+from . import Commands, add, server_address
 
 
 def add_to(commands: Commands) -> None:
@@ -27,11 +24,11 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     try:
-        host, port = setting("HOST"), setting("PORT")
+        host, port = server_address()
     except ConfigError as error:
         print(f"lyftr-server healthcheck: {error}", file=sys.stderr)
         return 2
-    connection = HTTPConnection(_ANY.get(host, host), port, timeout=options.timeout)
+    connection = HTTPConnection(host, port, timeout=options.timeout)
     try:
         connection.request("GET", "/health/ready")
         answer = connection.getresponse()

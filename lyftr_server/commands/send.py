@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import BinaryIO
 
-from ..config import ConfigError, secret, setting
-from . import Commands, add
+from ..config import ConfigError, secret
+from . import Commands, add, server_address
 from .delivery import Deliveries, Target
 from .progress import Progress
 
@@ -34,9 +34,6 @@ _EXAMPLES = """\
   lyftr-server send messages.ndjson
   lyftr-server send --url https://example.com/hooks --concurrency 32 messages.ndjson
   lyftr-server export | WEBHOOK_SECRET=other lyftr-server send --url http://10.0.0.2:8000 -"""
-
-# A server that listens on any address answers on the loopback one.
-_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing binds here
 
 
 def add_to(commands: Commands) -> None:
@@ -106,8 +103,7 @@ def _number(least: int, most: int) -> Callable[[str], int]:
 
 
 def _default_url() -> str:
-    host, port = setting("HOST"), setting("PORT")
-    host = _ANY.get(host, host)
+    host, port = server_address()
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

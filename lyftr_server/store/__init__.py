@@ -14,8 +14,9 @@ from . import reads, schema, search, verify
 from .connection import Connection, open_reader, open_writer
 from .errors import QueueFull, StoreError, Unopenable
 from .files import Files, create_private, lock
+from .insert import CONTENT_DEDUPE, Result
 from .reads import Page, Row
-from .writer import CONTENT_DEDUPE, MAX_BATCH, Result, Writer
+from .writer import MAX_BATCH, Writer
 
 __all__ = [
     "MessageStore",

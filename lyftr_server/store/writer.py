@@ -6,7 +6,6 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 
 from ..metrics import StoreMetrics
 from ..schema import Message
@@ -14,6 +13,7 @@ from . import search
 from .connection import Connection
 from .errors import QueueFull, StoreError
 from .files import Files
+from .insert import Result, insert
 
 logger = logging.getLogger(__name__)
 
@@ -26,28 +26,7 @@ FOLD_BACKLOG = 20_000
 WAL_LIMIT_BYTES = 256 << 20
 WAL_PATIENCE_MS = 50
 
-_COLUMNS = "message_id, from_msisdn, to_msisdn, ts, text, created_at"
 _FSYNC_FAILED = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC}
-
-# RAISE(IGNORE) leaves out the row and goes on with the statement's next. A trigger of this
-# connection alone: which repeats count is the program's setting, not the file's.
-CONTENT_DEDUPE = """
-CREATE TEMP TRIGGER content_dedupe BEFORE INSERT ON main.messages
-WHEN EXISTS (SELECT 1 FROM main.messages AS stored
-             WHERE stored.instant = new.instant AND stored.ts = new.ts AND stored.text IS new.text)
-BEGIN
-    SELECT RAISE(IGNORE);
-END
-"""
-
-
-class Result(StrEnum):
-    """What became of a message: stored, there already, or there with other content."""
-
-    CREATED = "created"
-    DUPLICATE = "duplicate"
-    CONFLICT = "conflict"
-
 
 Waiting = tuple[Message, "asyncio.Future[Result]"]
 
@@ -84,7 +63,6 @@ class Writer:
         self._lost = False  # a sync failed: nothing more is acknowledged by this process
         self._written_at = 0.0
         self._last_seq = 0
-        self._inserts: dict[int, str] = {}
         self._unfolded = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -132,7 +110,7 @@ class Writer:
     async def _run(self) -> None:
         try:
             await self._work()
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             # Nobody would ever be answered again.
             logger.critical("the writer has ended", exc_info=True)
             self._lost = True
@@ -201,7 +179,7 @@ class Writer:
             raise StoreError("a sync failed before")
         start = time.perf_counter()
         results, created, self._last_seq = await self._connection.run(
-            self._insert, messages, self._last_seq
+            insert, messages, self._last_seq
         )
         # After the commit and before any answer: a commit into a file that nobody can find again
         # is not stored. Not in the connection's thread, which would wait for the GIL after each.
@@ -211,33 +189,6 @@ class Writer:
         self._unfolded += created
         self._succeeded()
         return results
-
-    def _insert(
-        self, db: sqlite3.Connection, messages: list[Message], last_seq: int
-    ) -> tuple[Sequence[Result], int, int]:
-        """Insert in one statement, which is one transaction; runs in the connection's thread.
-
-        Every step of a statement gives up the GIL and may wait 5 ms to get it back from a busy
-        loop, so 64 statements take 2 to 6 ms longer than one with 64 rows.
-        """
-        now = time.time_ns() // 1000
-        values = [value for message in messages for value in (*message, now)]
-        cursor = db.execute(self._insert_sql(len(messages)), values)
-        created = cursor.rowcount
-        if created == len(messages):
-            return [Result.CREATED] * created, created, cursor.lastrowid or 0
-        results = _look_at_repeats(db, messages, last_seq)
-        return results, created, (cursor.lastrowid or 0) if created else last_seq
-
-    def _insert_sql(self, rows: int) -> str:
-        sql = self._inserts.get(rows)
-        if sql is None:
-            # Not INSERT OR IGNORE: it would swallow a broken NOT NULL too.
-            sql = self._inserts[rows] = (
-                f"INSERT INTO messages ({_COLUMNS}) VALUES {','.join(['(?,?,?,?,?,?)'] * rows)} "
-                "ON CONFLICT (message_id) DO NOTHING"
-            )
-        return sql
 
     # -- upkeep
 
@@ -271,7 +222,7 @@ class Writer:
 
     # -- failures
 
-    def _failed(self, error: Exception) -> StoreError:
+    def _failed(self, error: BaseException) -> StoreError:
         """Log the first failure of its kind, not each; a failed sync ends the process."""
         reason = str(error)
         self._metrics.errors += 1
@@ -320,29 +271,6 @@ def _truncate_wal(db: sqlite3.Connection) -> None:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     finally:
         db.execute(f"PRAGMA busy_timeout = {patience_ms}")
-
-
-def _look_at_repeats(
-    db: sqlite3.Connection, messages: list[Message], last_seq: int
-) -> Sequence[Result]:
-    """Tell the new messages of a committed batch from the repeats, and those from conflicts."""
-    found = db.execute("SELECT message_id FROM messages WHERE seq > ?", (last_seq,))
-    new = {message_id for (message_id,) in found}
-    results = []
-    for message in messages:
-        if message.message_id in new:
-            new.remove(message.message_id)  # a second one in the batch is a repeat
-            results.append(Result.CREATED)
-            continue
-        stored = db.execute(
-            "SELECT message_id, from_msisdn, to_msisdn, ts, text FROM messages"
-            " WHERE message_id = ?",
-            (message.message_id,),
-        ).fetchone()
-        # None: another id with the same content, under DEDUPE_BY=content.
-        conflict = stored is not None and stored != tuple(message)
-        results.append(Result.CONFLICT if conflict else Result.DUPLICATE)
-    return results
 
 
 def _resolve(batch: list[Waiting], outcome: Sequence[Result] | StoreError) -> None:

@@ -1,0 +1,62 @@
+"""How input is refused: every fault with its place, its rule and its type, and never its value."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+import voluptuous as vol
+
+V = TypeVar("V", bound=Callable[[Any], Any])
+
+
+class Fault(NamedTuple):
+    """One thing wrong with the input. It names the place and the rule, never the value."""
+
+    loc: tuple[str | int, ...]
+    msg: str
+    type: str
+
+    def as_json(self) -> dict[str, Any]:
+        return {"loc": list(self.loc), "msg": self.msg, "type": self.type}
+
+
+class Invalid(Exception):
+    """The input breaks a rule; `faults` has every broken one."""
+
+    def __init__(self, *faults: Fault) -> None:
+        super().__init__("; ".join(fault.msg for fault in faults))
+        self.faults = faults
+
+
+class Broken(vol.Invalid):
+    """A voluptuous error that knows its machine-readable type."""
+
+    def __init__(self, msg: str, type: str) -> None:
+        super().__init__(msg)
+        self.type = type
+
+
+def described(**json_schema: Any) -> Callable[[V], V]:
+    """Say for the API page what a validator accepts, as JSON Schema."""
+
+    def describe(validator: V) -> V:
+        validator.json_schema = json_schema  # type: ignore[attr-defined]
+        return validator
+
+    return describe
+
+
+def validate(schema: vol.Schema, data: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return `data` as the schema makes it; raise Invalid with every fault, each in `where`."""
+    try:
+        return schema(data)  # type: ignore[no-any-return]
+    except vol.MultipleInvalid as error:
+        # Missing keys come in the order of a set.
+        faults = sorted(_fault(each, where) for each in error.errors)
+        raise Invalid(*faults) from error
+
+
+def _fault(error: vol.Invalid, where: str) -> Fault:
+    loc = (where, *(str(key) for key in error.path))
+    if isinstance(error, Broken):
+        return Fault(loc, error.msg, error.type)
+    return Fault(loc, "is required", "missing")
