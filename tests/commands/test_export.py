@@ -1,6 +1,7 @@
 """lyftr-server export."""
 
 import json
+import os
 import shutil
 import signal
 import sqlite3
@@ -151,10 +152,31 @@ def test_head_ends_it_quietly(large: Path) -> None:
     assert (command.returncode, errors) == (141, b"")
 
 
-def test_a_full_disk_is_a_failure_in_one_line(large: Path) -> None:
+FEW = "--q= 19999"
+
+
+def test_a_reader_that_has_gone_before_the_first_row_is_no_failure(large: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(
+            [sys.executable, *PROGRAM, "export", FEW],
+            env=environment(DATABASE_URL=url(large)),
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            timeout=20,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("arguments", [[], [FEW]], ids=["many rows", "few rows"])
+def test_a_full_disk_is_a_failure_in_one_line(large: Path, arguments: list[str]) -> None:
     with open("/dev/full", "wb") as full:
         ended = subprocess.run(
-            [sys.executable, *PROGRAM, "export"],
+            [sys.executable, *PROGRAM, "export", *arguments],
             env=environment(DATABASE_URL=url(large)),
             stdout=full,
             stderr=subprocess.PIPE,

@@ -136,6 +136,7 @@ def test_a_copy_is_of_one_moment_and_never_begins_anew(
     done = []
 
     def heard(bytes_done: int, _total: int) -> None:
+        assert len(done) < 10_000
         insert(writer, f"during-{len(done)}")
         done.append(bytes_done)
 
