@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -326,11 +326,11 @@ class Stale(Exception):
     """A replacement does not fit the code any more."""
 
 
-def copy_tree(folder: Path) -> Path:
+def copy_tree(folder: Path, root: Path = ROOT) -> Path:
     copy = folder / "copy"
     copy.mkdir(parents=True)
-    for name in (*TREE, *(path.name for path in ROOT.glob("*.md"))):
-        source = ROOT / name
+    for name in (*TREE, *(path.name for path in root.glob("*.md"))):
+        source = root / name
         if source.is_dir():
             shutil.copytree(source, copy / name, ignore=SKIPPED)
         elif source.exists():
@@ -373,11 +373,11 @@ def run_tests(tree: Path, tests: Sequence[str]) -> tuple[bool, str]:
     return False, failed[0].split(" - ")[0] if failed else output[-300:]
 
 
-def try_mutant(mutant: Mutant, full: bool) -> tuple[str, str, float]:
+def try_mutant(mutant: Mutant, healthy: Path, full: bool) -> tuple[str, str, float]:
     """Return (killed, survived or stale; by which test; seconds)."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lyftr-mutant-") as folder:
-        tree = copy_tree(Path(folder))
+        tree = copy_tree(Path(folder), healthy)
         try:
             apply(mutant, tree)
         except Stale as error:
@@ -386,17 +386,15 @@ def try_mutant(mutant: Mutant, full: bool) -> tuple[str, str, float]:
     return "survived" if passed else "killed", first, time.monotonic() - started
 
 
-def healthy(tests: Sequence[str]) -> str:
-    """Return the first test that fails without any mutant; none should."""
-    with tempfile.TemporaryDirectory(prefix="lyftr-healthy-") as folder:
-        return run_tests(copy_tree(Path(folder)), tests)[1]
-
-
-def results(
-    mutants: Sequence[Mutant], full: bool, jobs: int
-) -> Iterator[tuple[Mutant, tuple[str, str, float]]]:
+def try_all(mutants: Sequence[Mutant], healthy: Path, full: bool, jobs: int) -> dict[str, int]:
+    """Try each mutant of the healthy tree, and tell of it; return how many ended how."""
+    counts = dict.fromkeys(("killed", "survived", "stale"), 0)
     with ThreadPoolExecutor(jobs) as pool:
-        yield from zip(mutants, pool.map(lambda each: try_mutant(each, full), mutants), strict=True)
+        tried = pool.map(lambda each: try_mutant(each, healthy, full), mutants)
+        for mutant, (outcome, by, seconds) in zip(mutants, tried, strict=True):
+            counts[outcome] += 1
+            print(f"{outcome:8}  {seconds:5.0f} s  {mutant.name:50}  {by}", flush=True)
+    return counts
 
 
 def main() -> int:
@@ -407,13 +405,14 @@ def main() -> int:
     options = parser.parse_args()
     chosen = [mutant for mutant in MUTANTS if options.only in mutant.name]
     tests = sorted({test for mutant in chosen for test in mutant.tests})
-    if failing := healthy(["tests"] if options.full else tests):
-        print(f"without any mutant a test fails already: {failing}")
-        return 1
-    counts = dict.fromkeys(("killed", "survived", "stale"), 0)
-    for mutant, (outcome, by, seconds) in results(chosen, options.full, options.jobs):
-        counts[outcome] += 1
-        print(f"{outcome:8}  {seconds:5.0f} s  {mutant.name:50}  {by}", flush=True)
+    # One copy for all: whoever works on the tree meanwhile changes nothing here.
+    with tempfile.TemporaryDirectory(prefix="lyftr-healthy-") as folder:
+        healthy = copy_tree(Path(folder))
+        passed, first = run_tests(healthy, ["tests"] if options.full else tests)
+        if not passed:
+            print(f"without any mutant a test fails already: {first}")
+            return 1
+        counts = try_all(chosen, healthy, options.full, options.jobs)
     print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
     return 0 if counts["killed"] == len(chosen) else 1
 
