@@ -43,6 +43,8 @@ def faulty(io_faults: Path, tmp_path: Path, server_factory: ServerFactory) -> Fa
         folder = folder or tmp_path / "faulty"
         disk = Disk(io_faults, tmp_path / "disk", folder / "app.db", recorded=recorded)
         options = {"errors_expected": True} | disk.variables | options
-        return server_factory(folder, **options), disk
+        server = server_factory(folder, **options)
+        assert disk.get("syncs"), "the library does not see what this Python's SQLite does"
+        return server, disk
 
     return start

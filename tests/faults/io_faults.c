@@ -219,3 +219,12 @@ int unlink(const char *path)
         record('U', file, 0, 0, 0);
     return REAL(unlink)(path);
 }
+
+#ifdef __GLIBC__
+/* An SQLite that was built without the names for large files calls these; they are the same. */
+#define SAME(name) __attribute__((alias(#name)))
+ssize_t pwrite(int, const void *, size_t, off_t) SAME(pwrite64);
+ssize_t pread(int, void *, size_t, off_t) SAME(pread64);
+int ftruncate(int, off_t) SAME(ftruncate64);
+int open(const char *, int, ...) SAME(open64);
+#endif
