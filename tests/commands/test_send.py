@@ -3,6 +3,7 @@
 import hmac
 import json
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -235,6 +236,22 @@ def test_a_line_that_always_loses_its_connection_is_refused_and_the_next_sent(
         )
     assert (ended.status, ended.stdout) == (1, "created 1, duplicate 0, conflict 0, refused 1\n")
     assert ended.stderr.startswith("line 1: no answer: ")
+
+
+def test_an_answer_before_the_body_is_read_is_heard(tmp_path: Path) -> None:
+    def answer_and_close() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        target = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server = threading.Thread(target=answer_and_close)
+        server.start()
+        ended = send(tmp_path, "-", "--url", target, "--retries=0", stdin=b"x" * 20_000_000)
+        server.join()
+    assert (ended.status, ended.stderr) == (1, "line 1: 413 Too Large\n")
 
 
 def test_where_nobody_listens_it_gives_up(tmp_path: Path) -> None:
