@@ -6,14 +6,8 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from httptools import (
-    HttpParserCallbackError,
-    HttpParserError,
-    HttpParserUpgrade,
-    HttpRequestParser,
-)
-
 from .exchange import REASONS, Exchange, Request, Upload
+from .reader import Reader
 
 if TYPE_CHECKING:
     from .server import Server
@@ -37,13 +31,10 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._limits = server.limits
         self._transport: asyncio.Transport
-        self._parser = HttpRequestParser(self)
-        self._upload: Upload | None = None
+        self._reader = Reader(server.limits, self)
         self._waiting: deque[Upload] = deque()
         self._current: Exchange | None = None
-        self._last = False  # no request after those received so far
-        self._discarding = False  # whatever else the client sends, nobody wants it
-        self._ended = False  # it sends no more
+        self._ended = False  # the client sends no more
         self._held = b""  # received, and not parsed before some of what waits is answered
         self._reading = True
         self._writable: asyncio.Future[None] | None = None  # while the client does not read
@@ -71,62 +62,23 @@ class Connection(asyncio.Protocol):
             self._parse(data[start : start + _PIECE])
 
     def _parse(self, data: bytes) -> None:
-        if self._discarding:
-            if self._linger_end:
-                self.deadline = min(monotonic() + self._limits.linger_seconds, self._linger_end)
-            return
-        before = self._upload
-        size = before.size if before is not None else 0
-        try:
-            self._feed(data)
-        except HttpParserCallbackError as error:
-            if not isinstance(error.__context__, _Refused):
-                raise
-            self._refuse(error.__context__.status)
-        except HttpParserError:
-            if self._last:
-                self._discarding = True  # more than the request that was to be the last
-            else:
-                self._refuse(400)
-        else:
-            upload = self._upload
-            if upload is not None and upload is before and upload.size == size:
-                # A header is not seen before its end, chunk extensions and trailers never: what
-                # llhttp keeps to itself has to be bounded here.
-                upload.fruitless += len(data)
-                if upload.fruitless > self._limits.head_bytes:
-                    self._refuse(431)
-            elif upload is not None:
-                upload.fruitless = 0
+        if not self._reader.discarding:
+            self._reader.feed(data)
             if self._waiting and self._piled_up:
                 self._pause()
-
-    def _feed(self, data: bytes) -> None:
-        while True:
-            try:
-                self._parser.feed_data(data)
-                return
-            except HttpParserUpgrade as offer:
-                upload = self._upload
-                if upload is None:
-                    self._discarding = True  # after CONNECT comes no HTTP
-                    return
-                # We speak nothing to upgrade to, and httptools skips the body of such a request
-                # (Java's client sends one): the request is read again without the offer.
-                self._parser = HttpRequestParser(self)
-                data = upload.head_without_upgrade() + data[offer.args[0] :]
+        elif self._linger_end:
+            self.deadline = min(monotonic() + self._limits.linger_seconds, self._linger_end)
 
     def eof_received(self) -> bool:
         """The client has sent all it will; it may still read what it is owed."""
         self._abandon()
-        self._last = self._ended = True
+        self._ended = True
         if self._current is not None and self._writable is None:
             self.deadline = monotonic() + self._limits.half_closed_seconds
         return self._current is not None or bool(self._waiting)  # or close now
 
     def connection_lost(self, error: Exception | None) -> None:
         self._server.closed(self)
-        self._last = self._discarding = True
         self._held = b""
         while self._waiting:
             upload = self._waiting.popleft()
@@ -157,111 +109,23 @@ class Connection(asyncio.Protocol):
             self.deadline = _NEVER
             self._resume()
 
-    # -- httptools. Once `_last` is set no upload begins, and what the parser still says is ignored.
+    # -- from the reader
 
-    def on_message_begin(self) -> None:
-        if not self._last:
-            self._upload = Upload(monotonic())
-            if self._current is None:
-                self.deadline = self._upload.started + self._limits.head_seconds
+    def begun(self, upload: Upload) -> None:
+        if self._current is None:
+            self.deadline = upload.started + self._limits.head_seconds
 
-    def on_url(self, url: bytes) -> None:
-        upload = self._upload
-        if upload is not None:
-            upload.target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        upload = self._upload
-        if upload is not None and not upload.headers_complete:  # else a trailer
-            if upload.header_count == self._limits.headers:
-                raise _Refused(431)
-            upload.add_header(name, value.rstrip(b" \t"))
-
-    def on_headers_complete(self) -> None:
-        upload = self._upload
-        if upload is None:
-            return
-        parser = self._parser
-        upload.headers_complete = True
-        upload.method = parser.get_method().decode("ascii")
-        upload.version = parser.get_http_version()
-        upload.keep_alive = parser.should_keep_alive()
-        if parser.should_upgrade():
-            if upload.method != "CONNECT":
-                upload.offers_upgrade = True  # see _feed
-                return
-            upload.keep_alive = False
-        self._check_head(upload)
-        if upload.too_large:
-            self._submit_too_large(upload)
-        elif self._current is None:
+    def awaits_body(self, upload: Upload) -> None:
+        if self._current is None:
             self._await_body(upload)
 
-    def _check_head(self, upload: Upload) -> None:
-        """Refuse what llhttp lets pass and we do not."""
-        headers, limits = upload.headers, self._limits
-        if upload.head_bytes + len(upload.target) > limits.head_bytes:
-            raise _Refused(431)
-        if upload.version not in ("1.0", "1.1"):
-            raise _Refused(505)
-        length = headers.get("content-length")
-        if length is not None:
-            upload.too_large = len(length) > 18 or int(length) > limits.body_bytes
-        coding = headers.get("transfer-encoding")
-        if coding is not None:
-            if upload.version == "1.0":
-                raise _Refused(400)
-            if coding.lower() != "chunked":
-                raise _Refused(501)
-        expected = headers.get("expect")
-        if expected is not None:
-            if expected.lower() != "100-continue":
-                raise _Refused(417)
-            upload.expects_continue = upload.version == "1.1"
-
-    def on_body(self, chunk: bytes) -> None:
-        upload = self._upload
-        if upload is None:
-            return
-        if upload.size + len(chunk) > self._limits.body_bytes:
-            upload.too_large = True
-            self._submit_too_large(upload)
-        else:
-            upload.add(chunk)
-
-    def on_message_complete(self) -> None:
-        upload = self._upload
-        if upload is not None and not upload.offers_upgrade:
-            self._upload = None
-            self._submit(upload)
-
-    # -- from uploads to exchanges
-
-    def _submit_too_large(self, upload: Upload) -> None:
-        """Let the application refuse a body that is too large, and read no more of it."""
-        self._upload = None
-        self._discarding = True
-        upload.drop_body()
-        upload.keep_alive = False
-        self._submit(upload)
-
-    def _refuse(self, status: int) -> None:
-        """Answer a request that cannot be served, in its turn; nothing after it makes sense."""
-        upload = self._upload or Upload(monotonic())
-        self._upload = None
-        self._discarding = True
-        upload.drop_body()
-        upload.keep_alive = False
-        upload.refusal = status
-        self._submit(upload)
-
-    def _submit(self, upload: Upload) -> None:
-        if not upload.keep_alive:
-            self._last = True
+    def submit(self, upload: Upload) -> None:
         if self._current is None and self._writable is None and not self._waiting:
             self._serve(upload)
         else:
             self._waiting.append(upload)
+
+    # -- one exchange after the other
 
     def _serve(self, upload: Upload) -> None:
         self.deadline = _NEVER
@@ -280,7 +144,7 @@ class Connection(asyncio.Protocol):
                     self._server.application(request)
                 except Exception:
                     logger.exception("the application failed before it had a handler")
-                    status = 500
+                    status = 500 if self._current is exchange else 0
         if status:
             self._waiting.clear()
             request_id = self._record(upload, status)
@@ -312,7 +176,7 @@ class Connection(asyncio.Protocol):
 
     def _rest(self) -> None:
         """Set the deadline for what the client does next."""
-        upload = self._upload
+        upload = self._reader.upload
         if upload is None:
             self.deadline = monotonic() + self._limits.idle_seconds
         elif upload.headers_complete:
@@ -329,11 +193,11 @@ class Connection(asyncio.Protocol):
     @property
     def ending(self) -> bool:
         """Whether no answer follows the current one."""
-        return (self._last or self._server.draining) and not self._waiting
+        return (self._reader.last or self._server.draining) and not self._waiting
 
     @property
     def busy(self) -> bool:
-        return self._current is not None or self._upload is not None or bool(self._waiting)
+        return bool(self._current or self._reader.upload or self._waiting)
 
     # -- the ends
 
@@ -349,22 +213,22 @@ class Connection(asyncio.Protocol):
         unsent = self._transport.get_write_buffer_size()
         if 0 < unsent < self._unsent:
             self._expect_reader()  # slow, but it reads
-        elif unsent or self._discarding or self._transport.is_closing():
+        elif unsent or self._reader.discarding or self._transport.is_closing():
             self._transport.abort()
         elif self._current is not None:
             if self._current.begun:
                 self.deadline = _NEVER  # writing shows whether it is still there
             else:
                 self._transport.abort()
-        elif self._upload is not None:
-            self._refuse(408)
+        elif self._reader.upload is not None:
+            self._reader.refuse(408)
         else:
             self._close_gently()
 
     def _abandon(self) -> None:
-        """The client went away, perhaps in the middle of a request."""
-        upload, self._upload = self._upload, None
-        if upload is not None and upload.headers_complete:
+        """Nothing more is read, perhaps in the middle of a request."""
+        upload = self._reader.stop()
+        if upload is not None:
             self._record(upload, 499)
 
     def _record(self, upload: Upload, status: int) -> str:
@@ -374,9 +238,9 @@ class Connection(asyncio.Protocol):
     def _close_gently(self) -> None:
         """Close; but while a client still sends, a plain close would reset what it has not read."""
         transport = self._transport
-        sending = (self._discarding or self._upload is not None) and not self._ended
+        sending = (self._reader.discarding or self.busy) and not self._ended
         self._abandon()
-        self._last = self._discarding = True
+        self._reader.discarding = True
         now = monotonic()
         if sending and not transport.is_closing():
             self._linger_end = now + self._limits.body_seconds
@@ -430,11 +294,3 @@ class Connection(asyncio.Protocol):
 
     def date(self) -> str:
         return self._server.date()
-
-
-class _Refused(Exception):
-    """Raised inside a parser's callback: the request ends with this status."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(status)
-        self.status = status
