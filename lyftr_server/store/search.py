@@ -19,9 +19,9 @@ from .sql import json_row, snapshot, statements, transaction
 # segment each time; merging them is as much work again, and done in measured steps too: by itself
 # FTS5 would merge 16 at once, and hold up everybody for 200 ms.
 PIECE_ROWS = 100
-INDEX_SECONDS = 0.004
-FOLD_SECONDS = 0.010
-MERGE_PAGES = 32
+INDEX_SECONDS = 0.003
+FOLD_SECONDS = 0.008
+MERGE_PAGES = 16
 # backlog() counts so many rows, and takes the difference of seqs for more.
 COUNTED = 10_000
 
