@@ -110,7 +110,7 @@ def ask_often(server: PipedServer, count: int) -> float:
 
 def test_a_stalled_reader_of_the_log_delays_nobody(piped: PipedServer) -> None:
     count = 2 * (PIPE + LIMIT) // 300
-    assert ask_often(piped, count) < 0.5
+    assert ask_often(piped, count) < 2
     lost = piped.metrics()["lyftr_log_lines_dropped_total"]
     assert lost > 0
     # Once it flows, all that waited comes, whole, and then what was lost.
