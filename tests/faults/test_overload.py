@@ -96,7 +96,8 @@ def test_a_stalled_disk_fills_the_queue_and_no_more(
     assert found["lyftr_queue_depth"] == found["lyftr_queue_limit"] == LIMIT
     assert found['webhook_requests_total{result="unavailable"}'] == 3000
     assert unready(server) == "the database does not answer"
-    assert server.get("/messages").json()["total"] in (1, 2)  # one commit hangs in its sync
+    # One commit hangs in its sync: nobody sees its rows before.
+    assert server.get("/messages").json()["total"] == 1
     disk.heal()
     assert {answer.status for answer in waiting.answers().values()} == {200}
     recovers(server)
