@@ -193,6 +193,7 @@ class Exchange(HTTPConnection):
         lines.append(f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n")
         head = "".join(lines).encode("latin-1")
         self._connection.send(head if self._head_only else head + body)
+        self._on_close = None  # it leads to the handler, whose body would wait for the collector
         self._connection.finished(self)
 
     def _constant_headers(self) -> str:

@@ -412,7 +412,7 @@ async def outcome(port: int, data: bytes) -> Outcome:
     statuses: list[int] = []
     try:
         writer.write(data)
-        async with asyncio.timeout(0.5):
+        async with asyncio.timeout(1.5):
             while await _answer(reader, statuses, data.startswith(b"HEAD")) != "marker":
                 if len(statuses) == 1:
                     writer.write(MARKER)

@@ -1,6 +1,8 @@
 """The server under applications that no handler of ours is: silent, failing, or answering late."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -99,6 +101,25 @@ async def test_no_limit_ends_a_request_that_the_application_works_on(io_loop: As
     await asyncio.sleep(0.6)
     application.answer(0)
     assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    assert await server.drain(1)
+
+
+async def test_an_answered_request_is_freed_without_the_collector(io_loop: AsyncIOLoop) -> None:
+    application = Silent()
+    server, port = await start(application)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    gc.disable()
+    try:
+        writer.write(LIVE)
+        await until(lambda: len(application.requests) == 1)
+        request = weakref.ref(application.requests[0])
+        application.answer(0)
+        application.requests.clear()
+        assert request() is None
+    finally:
+        gc.enable()
+    await reader.readuntil(b"\r\n\r\n")
     writer.close()
     assert await server.drain(1)
 

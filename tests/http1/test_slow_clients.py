@@ -244,6 +244,37 @@ def test_a_client_that_reads_slowly_gets_all(filled: Target, connection: str) ->
     assert received.count(b'"long-050"') == 4
 
 
+EXPORT = request("GET", "/messages.ndjson")
+
+
+def test_a_streamed_answer_waits_for_its_reader(filled: Target) -> None:
+    with filled.raw(receive_buffer=4096) as raw:
+        raw.send(EXPORT * 2 + LIVE)
+        time.sleep(0.2)
+        for _ in range(2):
+            answer = raw.answer()
+            assert answer.header("Transfer-Encoding") == "chunked"
+            assert answer.body.count(b'"long-') == 100
+        assert raw.answer().status == 200
+
+
+@pytest.mark.parametrize("how", ["stays", "ends", "resets"])
+def test_a_streamed_answer_that_nobody_reads_is_cut(filled: Target, how: str) -> None:
+    mark = filled.mark()
+    with filled.raw(receive_buffer=4096) as raw:
+        raw.send(EXPORT * 12)
+        time.sleep(0.1)
+        if how == "ends":
+            raw.end_sending()
+        elif how == "resets":
+            raw.reset()
+        wait_until(lambda: filled.sample("lyftr_connections") == 1)
+    filled.settle()
+    lines = [line for line in filled.lines_since(mark) if line["path"] == "/messages.ndjson"]
+    assert len(lines) == 12
+    assert {line["status"] for line in lines} == {200, 499}
+
+
 def test_a_client_that_half_closes_and_never_reads_is_cut(filled: Target) -> None:
     with filled.raw(receive_buffer=4096) as raw:
         raw.send(PAGE * 30).end_sending()
