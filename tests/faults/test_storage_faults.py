@@ -337,6 +337,15 @@ def test_a_lost_file_is_a_503_until_it_is_back(
     assert stored(server.database).keys() >= {*(f"before-{n}" for n in range(5)), "recovered"}
 
 
+def test_what_a_deleted_wal_held_is_saved_by_a_clean_end(server_factory: ServerFactory) -> None:
+    server = server_factory(errors_expected=True)
+    deliver_some(server)
+    wal(server.database).unlink()
+    refuses(server)
+    server.stop()
+    assert stored(server.database).keys() >= {f"before-{n}" for n in range(5)}
+
+
 @pytest.mark.parametrize("lose", [move_away, replace], ids=["deleted", "replaced"])
 def test_the_probe_notices_a_lost_database_without_any_delivery(
     lose: Callable[[Path], None], server_factory: ServerFactory
@@ -378,6 +387,18 @@ def test_a_short_lock_only_delays(server_factory: ServerFactory) -> None:
             other.execute("COMMIT")
             senders.wait_for(10)
     assert senders.answers.keys() == {200}
+
+
+def test_a_database_that_is_locked_at_the_start_is_a_fault(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        other.execute("CREATE TABLE theirs (x)")
+        ended = run_to_end(
+            tmp_path, *SERVE, WEBHOOK_SECRET="s", PORT="0", DATABASE_URL=f"sqlite:///{path}"
+        )
+    assert (ended.returncode, ended.stderr) == (2, b"")
+    assert b"database is locked" in ended.stdout
 
 
 # -- the process guards its files
