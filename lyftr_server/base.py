@@ -140,6 +140,9 @@ class BaseHandler(ServiceMixin, RequestHandler):
             # tests run there too) the usual way stays.
             self.detach().respond(status, headers, body)  # type: ignore[attr-defined]
             self.on_finish()
+            # As Tornado does it: without the circle through `ui` an ended request, its body too, is
+            # freed at once, and the collector has nothing to do.
+            self.ui = None  # type: ignore[assignment]
             return
         self._set_head(status, "application/json", headers)
         self.finish(body)
