@@ -20,9 +20,20 @@ from typing import NamedTuple
 
 from .process import ROOT
 
-TREE = ("lyftr_server", "tests", "config", "run.py", "setup.cfg", "pyproject.toml", "Makefile")
-SKIPPED = shutil.ignore_patterns("__pycache__", "results", "node_modules", ".*", "*.egg-info")
+# What git does not have, or has no use here.
+SKIPPED = shutil.ignore_patterns(
+    ".git",
+    ".venv",
+    ".bench",
+    ".coverage*",
+    ".hypothesis",
+    ".*_cache",
+    "__pycache__",
+    "*.egg-info",
+    "node_modules",
+)
 SECONDS = 300
+FULL_SECONDS = 1800
 
 WRITER = "lyftr_server/store/writer.py"
 INSERT = "lyftr_server/store/insert.py"
@@ -327,15 +338,7 @@ class Stale(Exception):
 
 
 def copy_tree(folder: Path, root: Path = ROOT) -> Path:
-    copy = folder / "copy"
-    copy.mkdir(parents=True)
-    for name in (*TREE, *(path.name for path in root.glob("*.md"))):
-        source = root / name
-        if source.is_dir():
-            shutil.copytree(source, copy / name, ignore=SKIPPED)
-        elif source.exists():
-            shutil.copy2(source, copy / name)
-    return copy
+    return Path(shutil.copytree(root, folder / "copy", ignore=SKIPPED))
 
 
 def apply(mutant: Mutant, tree: Path) -> None:
@@ -348,7 +351,8 @@ def apply(mutant: Mutant, tree: Path) -> None:
 
 
 def run_tests(tree: Path, tests: Sequence[str]) -> tuple[bool, str]:
-    """Return whether all passed, and the first that did not."""
+    """Return whether all passed, and the first that did not. No tests named: all."""
+    seconds = SECONDS if tests else FULL_SECONDS
     # The copy's package, not an installed one; and no plugin writes beside the other runs.
     environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--tb=no"]
@@ -362,11 +366,11 @@ def run_tests(tree: Path, tests: Sequence[str]) -> tuple[bool, str]:
         text=True,
     ) as process:
         try:
-            output, _ = process.communicate(timeout=SECONDS)
+            output, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             process.terminate()
             process.communicate()
-            return False, f"not done within {SECONDS} s"
+            return False, f"not done within {seconds} s"
     if process.returncode == 0:
         return True, ""
     failed = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
@@ -382,7 +386,7 @@ def try_mutant(mutant: Mutant, healthy: Path, full: bool) -> tuple[str, str, flo
             apply(mutant, tree)
         except Stale as error:
             return "stale", str(error), 0.0
-        passed, first = run_tests(tree, ["tests"] if full else mutant.tests)
+        passed, first = run_tests(tree, [] if full else mutant.tests)
     return "survived" if passed else "killed", first, time.monotonic() - started
 
 
@@ -408,7 +412,7 @@ def main() -> int:
     # One copy for all: whoever works on the tree meanwhile changes nothing here.
     with tempfile.TemporaryDirectory(prefix="lyftr-healthy-") as folder:
         healthy = copy_tree(Path(folder))
-        passed, first = run_tests(healthy, ["tests"] if options.full else tests)
+        passed, first = run_tests(healthy, [] if options.full else tests)
         if not passed:
             print(f"without any mutant a test fails already: {first}")
             return 1
