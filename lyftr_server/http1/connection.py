@@ -112,11 +112,11 @@ class Connection(asyncio.Protocol):
     # -- from the reader
 
     def begun(self, upload: Upload) -> None:
-        if self._current is None:
+        if self._current is None and self._writable is None:
             self.deadline = upload.started + self._limits.head_seconds
 
     def awaits_body(self, upload: Upload) -> None:
-        if self._current is None:
+        if self._current is None and self._writable is None:
             self._await_body(upload)
 
     def submit(self, upload: Upload) -> None:
