@@ -21,7 +21,7 @@ LONGEST_WAIT_SECONDS = 5.0
 LONGEST_RETRY_AFTER_SECONDS = 60.0
 WAITING_LINES = 64
 POLL_SECONDS = 0.2
-END_SECONDS = 2.0
+END_SECONDS = 10.0
 
 # "Try again later", from the server itself or from a proxy before it.
 _BUSY = {429, 502, 503, 504}

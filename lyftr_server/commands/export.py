@@ -9,7 +9,7 @@ from typing import BinaryIO
 from ..config import ConfigError, setting
 from ..schema import Invalid, Message, MessageQuery, parse_query
 from . import Commands, add
-from .output import Refused, abandon, replacing
+from .output import Refused, replacing
 from .progress import Progress
 
 _FILTERS = ("from", "since", "q")
@@ -54,7 +54,9 @@ def run(options: argparse.Namespace) -> int:
         if options.output == "-":
             # A progress line among rows on the same terminal would be read by nobody.
             progress = Progress(quiet=sys.stdout.isatty())
-            _export(database, query, sys.stdout.buffer, progress)
+            # Not sys.stdout.buffer: under PYTHONUNBUFFERED it may write a part and be content.
+            with open(sys.stdout.fileno(), "wb", closefd=False) as file:
+                _export(database, query, file, progress)
         else:
             with (
                 replacing(Path(options.output), database=database) as temporary,
@@ -68,8 +70,6 @@ def run(options: argparse.Namespace) -> int:
     except BrokenPipeError:
         raise  # main() knows what to do
     except (StoreError, OSError) as error:
-        if options.output == "-":
-            abandon()
         return _failed(1, str(error))
     return 0
 

@@ -79,7 +79,7 @@ class Terminal:
         try:
             self.process = subprocess.Popen(
                 [sys.executable, *program, *command],
-                env=environment(COLUMNS="80", **variables),
+                env=environment(**{"COLUMNS": "80"} | variables),
                 cwd=folder,
                 stdin=stdin,
                 stdout=slave if stdout else subprocess.PIPE,

@@ -155,13 +155,16 @@ def test_head_ends_it_quietly(large: Path) -> None:
 FEW = "--q= 19999"
 
 
-def test_a_reader_that_has_gone_before_the_first_row_is_no_failure(large: Path) -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_a_reader_that_has_gone_before_the_first_row_is_no_failure(
+    large: Path, unbuffered: str
+) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
         ended = subprocess.run(
             [sys.executable, *PROGRAM, "export", FEW],
-            env=environment(DATABASE_URL=url(large)),
+            env=environment(DATABASE_URL=url(large), PYTHONUNBUFFERED=unbuffered),
             stdout=writing,
             stderr=subprocess.PIPE,
             timeout=20,
@@ -177,7 +180,7 @@ def test_a_full_disk_is_a_failure_in_one_line(large: Path, arguments: list[str])
     with open("/dev/full", "wb") as full:
         ended = subprocess.run(
             [sys.executable, *PROGRAM, "export", *arguments],
-            env=environment(DATABASE_URL=url(large)),
+            env=environment(DATABASE_URL=url(large), PYTHONUNBUFFERED=""),
             stdout=full,
             stderr=subprocess.PIPE,
             timeout=20,
@@ -218,6 +221,15 @@ def test_a_terminal_shows_how_far_it_is_unless_rows_go_there_too(
     drawn = to_file.stderr.split("\r")
     assert any("messages/s" in line and "%" in line and "left" in line for line in drawn)
     assert last_drawn(to_file.stderr) == ""
+
+
+def test_a_narrow_terminal_gets_a_short_line(database: Path, tmp_path: Path) -> None:
+    ended = Terminal(
+        tmp_path, "export", "--output=out", COLUMNS="10", DATABASE_URL=url(database)
+    ).end()
+    drawn = ended.stderr.split("\r")
+    assert "158 messa" in drawn
+    assert max(map(len, drawn)) == 9
 
 
 def test_rows_on_a_terminal_are_not_mixed_with_progress(database: Path) -> None:

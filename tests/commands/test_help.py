@@ -1,13 +1,17 @@
 """The program as a whole, and what each command says of itself."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from lyftr_server import __version__
 
-from .running import run
+from ..process import environment
+from .running import PROGRAM, run
 
 COMMANDS = "serve sign send healthcheck export backup verify".split()
 
@@ -60,3 +64,21 @@ def test_a_command_line_that_is_wrong_ends_with_usage(tmp_path: Path, arguments:
     ended = run(tmp_path, *arguments)
     assert (ended.status, ended.stdout) == (2, "")
     assert ended.stderr.startswith("usage: lyftr-server")
+
+
+def test_a_reader_that_has_gone_ends_any_command_quietly(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        ended = subprocess.run(
+            [sys.executable, *PROGRAM, "sign", "key"],
+            env=environment(PYTHONUNBUFFERED=""),
+            input=b"body",
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            timeout=20,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, b"")
