@@ -128,7 +128,7 @@ class MessageStore:
     async def ping(self) -> None:
         """Return if the database answers and a write succeeds; else StoreError."""
         await self._writer.ping()
-        await self._listings.run(reads.total)
+        await self._read(self._listings, reads.total)
 
     @property
     def failing(self) -> str | None:
