@@ -44,7 +44,9 @@ class Failing(Silent):
         raise RuntimeError("before any handler")
 
 
-QUICK = http1.Limits(half_closed_seconds=0.2, idle_seconds=0.2, sweep_seconds=0.02)
+QUICK = http1.Limits(
+    half_closed_seconds=0.2, idle_seconds=0.2, write_seconds=0.3, sweep_seconds=0.02
+)
 
 
 async def until(true: Callable[[], bool]) -> None:
@@ -89,6 +91,25 @@ async def test_a_client_that_half_closes_gets_a_quick_answer(io_loop: AsyncIOLoo
         application.answer(number)
     assert (await reader.read()).count(b"HTTP/1.1 200 OK") == 3
     assert application.gone == []
+    writer.close()
+    assert await server.drain(1)
+
+
+async def test_a_reader_that_is_slow_gets_an_answer_larger_than_all_buffers(
+    io_loop: AsyncIOLoop,
+) -> None:
+    application = Silent()
+    server, port = await start(application)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 16)
+    writer.write(request(headers={"Connection": "close"}))
+    await until(lambda: len(application.requests) == 1)
+    size = 24 << 20
+    application.requests[0].connection.respond(200, (), bytes(size))
+    received = 0
+    while piece := await reader.read(1 << 16):
+        received += len(piece)
+        await asyncio.sleep(0.003)
+    assert received > size
     writer.close()
     assert await server.drain(1)
 

@@ -232,16 +232,16 @@ def test_a_client_that_reads_late_gets_all_in_order(filled: Target) -> None:
 def test_a_client_that_reads_slowly_gets_all(filled: Target, connection: str) -> None:
     # For longer than a client that does not read at all would be waited for.
     with filled.raw(receive_buffer=4096) as raw:
-        pages = PAGE * 3 + request("GET", "/messages?limit=100", {"Connection": connection})
+        pages = PAGE + request("GET", "/messages?limit=100", {"Connection": connection})
         raw.send(pages)
         received, started = b"", time.monotonic()
-        while received.count(b"HTTP/1.1 200 OK") < 4 or not received.endswith(b"}"):
+        while received.count(b"HTTP/1.1 200 OK") < 2 or not received.endswith(b"}"):
             piece = raw.socket.recv(1 << 17)
             assert piece, "it was cut"
             received += piece
-            time.sleep(0.002)
-        assert time.monotonic() - started > 1.5
-    assert received.count(b'"long-050"') == 4
+            time.sleep(0.008)
+        assert time.monotonic() - started > 2
+    assert received.count(b'"long-050"') == 2
 
 
 EXPORT = request("GET", "/messages.ndjson")
