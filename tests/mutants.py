@@ -240,6 +240,20 @@ MUTANTS = (
         (WRITER, "            self._failing = None\n", "            pass\n"),
     ),
     mutant(
+        "a probe that writes nothing",
+        (STORAGE, WRITES),
+        (WRITER, 'db.execute("UPDATE probe SET at = ?", (time.time_ns() // 1000,))', "pass"),
+    ),
+    mutant(
+        "a probe whose failing read is nobody's",
+        STORAGE,
+        (
+            STORE,
+            "        await self._read(self._listings, reads.total)",
+            "        await self._listings.run(reads.total)",
+        ),
+    ),
+    mutant(
         "a queue without a limit",
         (WRITES, OVERLOAD),
         (WRITER, "return self.depth >= self._limit", "return False"),
