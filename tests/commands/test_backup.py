@@ -45,6 +45,7 @@ def rows(path: Path) -> list[tuple[object, ...]]:
 # -- while messages keep coming
 
 
+@pytest.mark.slow
 def test_a_backup_while_messages_come_is_restored(
     tmp_path: Path, server: RunningServer, server_factory
 ) -> None:  # type: ignore[no-untyped-def]
@@ -215,6 +216,7 @@ def test_an_interrupted_one_leaves_no_file(large: Path, tmp_path: Path, number: 
     assert os.listdir(tmp_path / "out") == []
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_how_far_it_is(large: Path, tmp_path: Path) -> None:
     ended = Terminal(tmp_path, "backup", "copy", program=slowed(0.2), DATABASE_URL=url(large)).end()
     assert ended.status == 0

@@ -97,6 +97,7 @@ def test_lines_with_one_id_stay_in_their_order(tmp_path: Path, server: RunningSe
     assert [row["text"] for row in rows] == [f"text {n}" for n in range(10)]
 
 
+@pytest.mark.slow
 def test_a_restart_of_the_server_in_between_loses_nothing(
     tmp_path: Path, server: RunningServer
 ) -> None:
