@@ -87,7 +87,7 @@ logs: ## Follow the service's log
 
 .PHONY: test
 test: $(VENV)/.installed-test ## All tests, with branch coverage (ARGS goes to pytest)
-	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest --cov --cov-report=term -n 2 --dist loadfile $(ARGS)
 
 .PHONY: quick-test
 quick-test: $(VENV)/.installed-test ## The quick tests, up to the first failure
