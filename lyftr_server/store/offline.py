@@ -243,18 +243,16 @@ def repair(path: Path, say: Callable[[str], None], tick: Callable[[], None]) -> 
         with _held(path) as db:
             unhurried(db, tick, rebuild, say)
             say("filling the search index")
-            unhurried(db, tick, _fold_all)
+            # Not to be broken off by SQLite's interrupt, which FTS5 was seen to crash of while it
+            # writes. Each fold is short, so that Ctrl-C is heard between two.
+            while search.fold(db):
+                tick()
     except sqlite3.Error as error:
         raise StoreError(str(error)) from error
 
 
 def _problems(db: sqlite3.Connection, deep: bool) -> Sequence[str]:
     return list(problems(db, deep))
-
-
-def _fold_all(db: sqlite3.Connection) -> None:
-    while search.fold(db):
-        pass
 
 
 @contextmanager
