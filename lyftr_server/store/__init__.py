@@ -221,8 +221,9 @@ class _Lane:
             try:
                 return await asyncio.shield(reading)
             except asyncio.CancelledError:
+                # Long reads ask for it between pieces of 100 ms at most. SQLite's own interrupt
+                # would stop inside one, where FTS5 was seen to crash of it.
                 self._stop = True
-                await self._connection.interrupt()
                 await asyncio.wait([reading])
                 if not reading.cancelled():
                     reading.exception()
