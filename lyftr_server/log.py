@@ -47,7 +47,7 @@ class Output:
         # A regular file takes everything at once. A pipe or terminal that polls writable takes
         # PIPE_BUF bytes without blocking (POSIX write); O_NONBLOCK would change it for everybody
         # who shares it.
-        self._regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        self._regular = stat.S_ISREG(_opened(fd).st_mode)
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """From now on write once for each turn of `loop`, which runs in this thread."""
@@ -123,6 +123,18 @@ class Output:
         while self._waiting and time.monotonic() < deadline:
             time.sleep(_RETRY_SECONDS)
             self.flush()
+
+
+def _opened(fd: int) -> os.stat_result:
+    """Return what `fd` is; when it is closed, make sure that no other file becomes it."""
+    try:
+        return os.fstat(fd)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        if nowhere != fd:
+            os.dup2(nowhere, fd)
+            os.close(nowhere)
+        return os.fstat(fd)
 
 
 class JsonLines(logging.Handler):

@@ -18,7 +18,7 @@ from . import __version__, config, http1, log
 from .app import Application
 from .config import Config
 from .log import JsonLines, Output
-from .store import MessageStore, Unopenable
+from .store import MessageStore, Unopenable, make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ def _database(settings: Config) -> Path:
     path = settings.database_path
     if not path.is_absolute():
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
         except OSError as error:
             raise Unstartable(f"DATABASE_URL: {path.parent}: {error.strerror}") from error
     return path

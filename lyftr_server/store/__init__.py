@@ -13,7 +13,7 @@ from ..schema import Message, MessageQuery
 from . import reads, schema, search, verify
 from .connection import Connection, open_reader, open_writer
 from .errors import QueueFull, StoreError, Unopenable
-from .files import Files, create_private, lock
+from .files import Files, create_private, lock, make_folder
 from .insert import CONTENT_DEDUPE, Result
 from .reads import Page, Row
 from .writer import MAX_BATCH, Writer
@@ -26,6 +26,7 @@ __all__ = [
     "Row",
     "StoreError",
     "Unopenable",
+    "make_folder",
 ]
 
 logger = logging.getLogger(__name__)

@@ -39,6 +39,18 @@ def create_private(path: Path) -> None:
         raise StoreError("file is not a database")
 
 
+def make_folder(path: Path) -> None:
+    """Create a folder, in folders that exist or are created too; none is lost to a power cut."""
+    if not path.exists():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        parent = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
+
+
 class Files:
     """A database and its WAL, as they were found first."""
 

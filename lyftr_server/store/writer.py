@@ -25,6 +25,7 @@ FOLD_BACKLOG = 20_000
 # A WAL beyond this is not just waiting for its next automatic checkpoint: a reader held it open.
 WAL_LIMIT_BYTES = 256 << 20
 WAL_PATIENCE_MS = 50
+GIL_SECONDS = 0.00005
 
 _FSYNC_FAILED = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC}
 
@@ -120,16 +121,17 @@ class Writer:
 
     async def _work(self) -> None:
         while True:
-            if self._fold_due:
-                await self._fold()
-            elif self._probe is not None:
+            if self._probe is not None:
                 await self._write_probe()
-            elif self._queue:
+            if self._queue:
                 await self._commit_all()
             elif self._closing:
                 return
-            else:
+            elif not self._fold_due:
                 await self._idle()
+            # One bulk in turn with the commits: a long backlog holds nobody up for longer.
+            if self._fold_due:
+                await self._fold()
 
     @property
     def _fold_due(self) -> bool:
@@ -149,7 +151,7 @@ class Writer:
     # -- commits
 
     async def _commit_all(self) -> None:
-        """Commit batch after batch while messages wait and nothing else is due.
+        """Commit batch after batch while messages wait, until something else is due.
 
         The next batch is on its way to the disk while the last one's answers are written.
         """
@@ -160,19 +162,24 @@ class Writer:
                 outcome: Sequence[Result] | StoreError = await commit
             except Exception as error:
                 outcome = self._failed(error)
-            answered, batch = batch, self._take()
+            due = self._fold_due or self._probe is not None
+            answered, batch = batch, [] if due else self._take()
             commit = self._start_commit(batch)
             _resolve(answered, outcome)
 
     def _take(self) -> list[Waiting]:
-        rows = 0 if self._fold_due or self._probe else min(len(self._queue), self._max_batch)
-        self._committing = rows
+        rows = min(len(self._queue), self._max_batch)
         return [self._queue.popleft() for _ in range(rows)]
 
     def _start_commit(self, batch: list[Waiting]) -> "asyncio.Task[Sequence[Result]] | None":
+        self._committing = len(batch)
         if not batch:
             return None
-        return asyncio.create_task(self._commit([message for message, _ in batch]))
+        commit = asyncio.create_task(  # noqa: RUF006 - the caller keeps it
+            self._commit([message for message, _ in batch])
+        )
+        self._loop.call_soon(_let_it_begin)
+        return commit
 
     async def _commit(self, messages: list[Message]) -> Sequence[Result]:
         if self._lost:
@@ -271,6 +278,15 @@ def _truncate_wal(db: sqlite3.Connection) -> None:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     finally:
         db.execute(f"PRAGMA busy_timeout = {patience_ms}")
+
+
+def _let_it_begin() -> None:
+    """Let go of the GIL until the connection's thread has taken up a batch that was just given.
+
+    Else it waits for the GIL while the loop writes the last batch's answers, instead of working
+    beside it. A tenth more messages a second at 64 connections.
+    """
+    time.sleep(GIL_SECONDS)
 
 
 def _resolve(batch: list[Waiting], outcome: Sequence[Result] | StoreError) -> None:

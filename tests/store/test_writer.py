@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lyftr_server.schema import Message, MessageQuery
-from lyftr_server.store import MessageStore, QueueFull, Result, StoreError
+from lyftr_server.store import MessageStore, QueueFull, Result, StoreError, writer
 from lyftr_server.store.connection import Connection
 from lyftr_server.store.writer import Writer
 
@@ -323,3 +323,14 @@ async def test_a_ping_is_answered_between_batches(open_store: StoreFactory, tmp_
 @pytest.fixture
 def path(store: MessageStore) -> Path:
     return store.path
+
+
+async def test_a_long_backlog_of_the_search_index_holds_nobody_up(
+    open_store: StoreFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_state", lambda db: (0, 10**9))
+    monkeypatch.setattr(writer, "_fold_and_checkpoint", lambda db, files: 1)
+    store = await open_store(tmp_path / "app.db")
+    async with asyncio.timeout(5):
+        assert await put(store, *(make(f"m{n}") for n in range(600))) == [CREATED] * 600
+        await store.close()
