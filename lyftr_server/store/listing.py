@@ -102,6 +102,8 @@ def count(db: sqlite3.Connection, scope: Scope) -> int:
         later = _sum(db, "day_counts WHERE day > ?", day)
         later += _sum(db, "hour_counts WHERE hour > ? AND hour < ?", hour, _end_of_day(day))
         return later + _range(db, scope, since, _end_of_hour(hour))
+    if not _by_day(db, scope.sender):
+        return _range(db, scope, since, LAST.instant)
     later = _sum(db, "sender_day_counts WHERE from_msisdn = ? AND day > ?", scope.sender, day)
     return later + _range(db, scope, since, _end_of_day(day))
 
@@ -118,6 +120,8 @@ def seek(db: sqlite3.Connection, scope: Scope, offset: int) -> Key | None:
         where, values = "hour > ? AND hour < ?", [day, _end_of_day(day)]
         start, skip, rows = _bucket(db, "hour_counts", "hour", where, values, skip)
         end = _end_of_hour(start)
+    elif not _by_day(db, scope.sender):
+        start, end, rows = FIRST.instant, LAST.instant, _all(db, scope.sender)
     else:
         where, values = "from_msisdn = ?", [scope.sender]
         start, skip, rows = _bucket(db, "sender_day_counts", "day", where, values, skip)
@@ -177,6 +181,12 @@ def _all(db: sqlite3.Connection, sender: str | None) -> int:
     if sender is None:
         return _sum(db, "day_counts")
     return _sum(db, "sender_counts WHERE from_msisdn = ?", sender)
+
+
+def _by_day(db: sqlite3.Connection, sender: str) -> bool:
+    """Tell whether the sender's messages are counted by day; without, there are few."""
+    found = db.execute("SELECT 1 FROM sender_counts WHERE from_msisdn = ? AND by_day", (sender,))
+    return found.fetchone() is not None
 
 
 def _sum(db: sqlite3.Connection, source: str, *values: Any) -> int:

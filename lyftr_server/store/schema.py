@@ -50,13 +50,21 @@ INSERT INTO keys VALUES ('cursor', randomblob(32));
 #
 # `rank_floor` is n when n last doubled, so rank_floor <= n < 2 * rank_floor: the ten busiest
 # senders are found through an index that changes log(n) times a sender, not with every message.
+#
+# Counts by day are kept for senders of BUSY messages and more. Those of the others are counted one
+# by one in no time, and without them each message dirties a page less: at a million messages an
+# insert takes three quarters of the time.
+BUSY = 2000
+
 COUNTS = """
 CREATE TABLE hour_counts (hour TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE day_counts (day TEXT PRIMARY KEY, n INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE sender_counts (
-    from_msisdn TEXT PRIMARY KEY, n INTEGER NOT NULL, rank_floor INTEGER NOT NULL
+    from_msisdn TEXT PRIMARY KEY, n INTEGER NOT NULL, rank_floor INTEGER NOT NULL,
+    by_day INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX sender_counts_by_rank ON sender_counts (rank_floor);
+-- of the senders with by_day
 CREATE TABLE sender_day_counts (
     from_msisdn TEXT NOT NULL, day TEXT NOT NULL, n INTEGER NOT NULL,
     PRIMARY KEY (from_msisdn, day)
@@ -74,7 +82,7 @@ CREATE TABLE stored_minute_counts (
 """
 
 # Fills the counts from the rows. rank_floor may be any number that keeps its promise.
-RECOUNT = """
+RECOUNT = f"""
 DELETE FROM distinct_counts;
 DELETE FROM hour_counts;
 DELETE FROM day_counts;
@@ -86,10 +94,11 @@ INSERT INTO hour_counts
     SELECT substr(instant, 1, 13), count(*) FROM messages GROUP BY 1;
 INSERT INTO day_counts
     SELECT substr(hour, 1, 10), sum(n) FROM hour_counts GROUP BY 1;
-INSERT INTO sender_day_counts
-    SELECT from_msisdn, substr(instant, 1, 10), count(*) FROM messages GROUP BY 1, 2;
 INSERT INTO sender_counts
-    SELECT from_msisdn, sum(n), sum(n) FROM sender_day_counts GROUP BY 1;
+    SELECT from_msisdn, count(*), count(*), count(*) >= {BUSY} FROM messages GROUP BY 1;
+INSERT INTO sender_day_counts
+    SELECT from_msisdn, substr(instant, 1, 10), count(*) FROM messages
+    WHERE from_msisdn IN (SELECT from_msisdn FROM sender_counts WHERE by_day) GROUP BY 1, 2;
 INSERT INTO recipient_counts
     SELECT to_msisdn, count(*) FROM messages GROUP BY 1;
 INSERT INTO stored_minute_counts
@@ -99,15 +108,17 @@ INSERT INTO distinct_counts VALUES
     ('recipients', (SELECT count(*) FROM recipient_counts));
 """
 
-COUNT_TRIGGERS = """
+COUNT_TRIGGERS = f"""
 CREATE TRIGGER messages_count_insert AFTER INSERT ON messages BEGIN
     INSERT INTO hour_counts VALUES (substr(new.instant, 1, 13), 1)
         ON CONFLICT DO UPDATE SET n = n + 1;
     INSERT INTO day_counts VALUES (substr(new.instant, 1, 10), 1)
         ON CONFLICT DO UPDATE SET n = n + 1;
-    INSERT INTO sender_counts VALUES (new.from_msisdn, 1, 1)
+    -- before the sender's own count, which may begin the counts by day with this row in them
+    INSERT INTO sender_day_counts SELECT from_msisdn, substr(new.instant, 1, 10), 1
+        FROM sender_counts WHERE from_msisdn = new.from_msisdn AND by_day
         ON CONFLICT DO UPDATE SET n = n + 1;
-    INSERT INTO sender_day_counts VALUES (new.from_msisdn, substr(new.instant, 1, 10), 1)
+    INSERT INTO sender_counts VALUES (new.from_msisdn, 1, 1, 0)
         ON CONFLICT DO UPDATE SET n = n + 1;
     INSERT INTO recipient_counts VALUES (new.to_msisdn, 1)
         ON CONFLICT DO UPDATE SET n = n + 1;
@@ -133,6 +144,14 @@ END;
 CREATE TRIGGER sender_counts_raise AFTER UPDATE OF n ON sender_counts
 WHEN new.n >= 2 * new.rank_floor OR new.n < new.rank_floor BEGIN
     UPDATE sender_counts SET rank_floor = new.n WHERE from_msisdn = new.from_msisdn;
+END;
+
+CREATE TRIGGER sender_counts_by_day AFTER UPDATE OF n ON sender_counts
+WHEN new.n >= {BUSY} AND NOT new.by_day BEGIN
+    INSERT INTO sender_day_counts
+        SELECT new.from_msisdn, substr(instant, 1, 10), count(*) FROM messages
+        WHERE from_msisdn = new.from_msisdn GROUP BY 2;
+    UPDATE sender_counts SET by_day = 1 WHERE from_msisdn = new.from_msisdn;
 END;
 
 CREATE TRIGGER messages_count_delete AFTER DELETE ON messages BEGIN

@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 
 from . import search
-from .schema import RECOUNT
+from .schema import BUSY, RECOUNT
 from .sql import json_row, snapshot, statements, transaction
 
 # counts_fit() counts the rows of a table up to this size, and samples hours of a larger one.
@@ -20,7 +20,8 @@ _RECOUNTS = (
     (
         "sender_day_counts",
         "from_msisdn, day, n",
-        "from_msisdn, substr(instant, 1, 10), count(*) FROM messages GROUP BY 1, 2",
+        "from_msisdn, substr(instant, 1, 10), count(*) FROM messages WHERE from_msisdn IN"
+        " (SELECT from_msisdn FROM sender_counts WHERE by_day) GROUP BY 1, 2",
     ),
     ("recipient_counts", "to_msisdn, n", "to_msisdn, count(*) FROM messages GROUP BY 1"),
     (
@@ -41,6 +42,10 @@ _PROMISES = (
     (
         "sender_counts.rank_floor is out of its bounds",
         "SELECT * FROM sender_counts WHERE rank_floor > n OR n >= 2 * rank_floor",
+    ),
+    (
+        "a busy sender is not counted by day",
+        f"SELECT * FROM sender_counts WHERE n >= {BUSY} AND NOT by_day",
     ),
     (
         "stored_minute_counts does not bound the rows of its minute",

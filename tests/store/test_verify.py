@@ -21,7 +21,7 @@ REPLACE = (
         ("UPDATE day_counts SET n = n + 1", "day_counts"),
         ("DELETE FROM hour_counts", "hour_counts"),
         ("UPDATE sender_counts SET n = n + 1, rank_floor = n + 1", "sender_counts"),
-        ("INSERT INTO sender_counts VALUES ('+99', 1, 1)", "sender_counts"),
+        ("INSERT INTO sender_counts VALUES ('+99', 1, 1, 0)", "sender_counts"),
         ("UPDATE sender_counts SET rank_floor = 0", "rank_floor"),
         ("UPDATE sender_day_counts SET day = '2024-01-01'", "sender_day_counts"),
         ("DELETE FROM recipient_counts", "recipient_counts"),
