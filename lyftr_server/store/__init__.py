@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -35,6 +36,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 EXPORT_ROWS = 500
+EXPORT_PAUSE_SECONDS = 0.25
 
 
 class MessageStore:
@@ -166,9 +168,16 @@ class MessageStore:
         """
         after = None
         lane = self._searches
-        while rows := await self._read(lane, reads.chunk, query, after, EXPORT_ROWS, lane.stopped):
+        while True:
+            began = time.monotonic()
+            rows = await self._read(lane, reads.chunk, query, after, EXPORT_ROWS, lane.stopped)
+            if not rows:
+                return
             yield rows
             after = reads.key_of(rows[-1])
+            if self.queue_depth:
+                # Beside deliveries an export takes a tenth of the time, and no more.
+                await asyncio.sleep(min(9 * (time.monotonic() - began), EXPORT_PAUSE_SECONDS))
 
     async def _read(
         self,
