@@ -125,9 +125,10 @@ class Writer:
                 await self._write_probe()
             if self._queue:
                 await self._commit_all()
-            elif self._closing:
-                return
-            elif not self._fold_due:
+            elif self._probe is None and not self._fold_due:
+                # Nothing was awaited since this was asked, so nothing that came is overlooked.
+                if self._closing:
+                    return
                 await self._idle()
             # One bulk in turn with the commits: a long backlog holds nobody up for longer.
             if self._fold_due:
@@ -135,7 +136,8 @@ class Writer:
 
     @property
     def _fold_due(self) -> bool:
-        return self._unfolded >= FOLD_BACKLOG and self._failing is None
+        behind = self._unfolded >= FOLD_BACKLOG
+        return behind and self._failing is None and not self._closing
 
     async def _idle(self) -> None:
         """Wait for work; when none comes, let the search index catch up."""

@@ -334,3 +334,14 @@ async def test_a_long_backlog_of_the_search_index_holds_nobody_up(
     async with asyncio.timeout(5):
         assert await put(store, *(make(f"m{n}") for n in range(600))) == [CREATED] * 600
         await store.close()
+
+
+async def test_a_ping_during_another_is_answered_too(store: MessageStore) -> None:
+    writing = store._writer
+    writing._written_at = float("-inf")  # no write that would answer for them
+    busy = asyncio.create_task(writing._connection.run(lambda db: time.sleep(0.2)))
+    await asyncio.sleep(0.02)
+    first = asyncio.create_task(store.ping())
+    await asyncio.sleep(0.05)  # the first one's write waits for the thread now
+    async with asyncio.timeout(5):
+        await asyncio.gather(busy, first, store.ping())
