@@ -1,13 +1,12 @@
 """lyftr-server export: all stored messages that match, a line of JSON for each."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import BinaryIO
 
 from ..config import ConfigError, setting
-from ..schema import Invalid, Message, MessageQuery, parse_query
+from ..schema import Invalid, MessageQuery, parse_query
 from . import Commands, add
 from .output import Refused, replacing
 from .progress import Progress
@@ -89,23 +88,12 @@ def _export(database: Path, query: MessageQuery, file: BinaryIO, progress: Progr
             source.run(require_current)
             total = count(source, query) if progress.shown else None
             for chunk in rows(source, query):
-                file.write(b"".join(map(_line, chunk)))
+                file.write("".join(row.as_line() for row in chunk).encode())
                 done += len(chunk)
                 progress.update(done, done / total if total else None)
         file.flush()
     finally:
         progress.clear()
-
-
-def _line(row: Message) -> bytes:
-    fields = {
-        "message_id": row.message_id,
-        "from": row.from_msisdn,
-        "to": row.to_msisdn,
-        "ts": row.ts,
-        "text": row.text,
-    }
-    return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
 
 
 def _failed(status: int, why: str) -> int:

@@ -1,7 +1,6 @@
 """What is stored: a page of messages, one message, all of them as a stream, and statistics."""
 
 import asyncio
-import json
 import time
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -46,7 +45,7 @@ class MessagesHandler(ReadHandler):
         query = parse_query(self.request.query_arguments)
         page: Page = await self.read(self.application.store.page(query))
         content = {
-            "data": [_row(message) for message in page.data],
+            "data": [message.as_json() for message in page.data],
             "total": page.total,
             "limit": query.limit,
             "offset": query.offset,
@@ -65,7 +64,7 @@ class MessageHandler(ReadHandler):
         message: Message | None = await self.read(self.application.store.message(message_id))
         if message is None:
             raise Refused(404, "no such message", headers=PRIVATE)
-        self.reply_json(200, _row(message), PRIVATE)
+        self.reply_json(200, message.as_json(), PRIVATE)
 
 
 class ExportHandler(ReadHandler):
@@ -84,7 +83,7 @@ class ExportHandler(ReadHandler):
             self.start_stream("application/x-ndjson", PRIVATE)
             await self.flush()
             while rows and self.request.method == "GET":
-                self.write("".join(map(_line, rows)))
+                self.write("".join(message.as_line() for message in rows))
                 # Wait for the client before more is read: memory stays constant.
                 await self.flush()
                 rows = await self.read(anext(chunks, None))
@@ -100,20 +99,6 @@ class StatsHandler(ReadHandler):
         now_us = time.time_ns() // 1000
         stats: dict[str, Any] = await self.read(self.application.store.stats(now_us))
         self.reply_json(200, stats, PRIVATE)
-
-
-def _row(message: Message) -> dict[str, Any]:
-    return {
-        "message_id": message.message_id,
-        "from": message.from_msisdn,
-        "to": message.to_msisdn,
-        "ts": message.ts,
-        "text": message.text,
-    }
-
-
-def _line(message: Message) -> str:
-    return json.dumps(_row(message), ensure_ascii=False) + "\n"
 
 
 def _links(query: MessageQuery, page: Page, by_offset: bool) -> list[tuple[str, str]]:

@@ -1,5 +1,6 @@
 """The body of a delivery: a message, field by field."""
 
+import json
 import re
 from contextlib import suppress
 from datetime import datetime
@@ -26,6 +27,20 @@ class Message(NamedTuple):
     to_msisdn: str
     ts: str
     text: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the message under the names that it came with."""
+        return {
+            "message_id": self.message_id,
+            "from": self.from_msisdn,
+            "to": self.to_msisdn,
+            "ts": self.ts,
+            "text": self.text,
+        }
+
+    def as_line(self) -> str:
+        """Return the message as a line of NDJSON."""
+        return json.dumps(self.as_json(), ensure_ascii=False) + "\n"
 
 
 # -- one function for each field: voluptuous' own All(), Match() and Length() chains take twice the
