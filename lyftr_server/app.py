@@ -31,7 +31,8 @@ class Application(tornado.web.Application):
 
     def __init__(self, config: Config, store: MessageStore, lines: JsonLines) -> None:
         super().__init__(
-            [*EXACT.items(), *PATTERNS],
+            # Tornado takes a path for a regular expression, and a dot for any character.
+            [*((re.escape(path), handler) for path, handler in EXACT.items()), *PATTERNS],
             default_handler_class=NotFoundHandler,
             log_function=lambda handler: None,  # see record()
         )
@@ -48,18 +49,11 @@ class Application(tornado.web.Application):
         prefix = os.urandom(6).hex()
         self._request_ids = (f"{prefix}-{n:x}" for n in count(1)).__next__
 
-    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
-        """Look exact paths up before Tornado tries its regular expressions: 6 us less."""
-        handler = EXACT.get(request.path)
-        if handler is not None:
-            return self.get_handler_delegate(request, handler)
-        return super().find_handler(request, **kwargs)
-
     def __call__(self, request: HTTPServerRequest) -> Any:
         """Serve a whole request.
 
-        For an exact path without Tornado's delegate and dispatch on awaitables: 6 us less. Rests on
-        RequestHandler._execute; a test fails when that changes.
+        For an exact path without Tornado's regular expressions, delegate and dispatch on
+        awaitables: 12 us less. Rests on RequestHandler._execute; a test fails when that changes.
         """
         handler = EXACT.get(request.path)
         if handler is None:

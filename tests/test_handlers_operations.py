@@ -299,6 +299,11 @@ async def test_another_method_is_405_with_allow(client: Client, method: str) -> 
         assert list(json.loads(answer.body)) == ["detail"]
 
 
+@pytest.mark.parametrize("path", ["/messagesXndjson", "/openapiXjson", "/docs/swagger-uiXjs"])
+async def test_a_dot_in_a_path_is_a_dot(client: Client, path: str) -> None:
+    assert (await client.get(path)).code == 404
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "OPTIONS", "PROPFIND"])
 async def test_another_path_is_404_by_any_method(client: Client, method: str) -> None:
     answer = await client.request(method, "/nowhere", b"x" if method == "POST" else None)
