@@ -35,10 +35,10 @@ SKIPPED = shutil.ignore_patterns(
 SECONDS = 300
 FULL_SECONDS = 1800
 
-WRITER = "lyftr_server/store/writer.py"
-INSERT = "lyftr_server/store/insert.py"
-STORE = "lyftr_server/store/__init__.py"
-FILES = "lyftr_server/store/files.py"
+WRITER = "lyftr_server/store/sqlite/writer.py"
+INSERT = "lyftr_server/store/sqlite/insert.py"
+STORE = "lyftr_server/store/sqlite/store.py"
+FILES = "lyftr_server/store/sqlite/files.py"
 SIGNATURE = "lyftr_server/signature.py"
 WEBHOOK = "lyftr_server/handlers/webhook.py"
 BASE = "lyftr_server/base.py"
@@ -46,11 +46,11 @@ APP = "lyftr_server/app.py"
 SERVER = "lyftr_server/server.py"
 LOG = "lyftr_server/log.py"
 HTTP1 = "lyftr_server/http1/server.py"
-LISTING = "lyftr_server/store/listing.py"
-READS = "lyftr_server/store/reads.py"
+LISTING = "lyftr_server/store/sqlite/listing.py"
+READS = "lyftr_server/store/sqlite/reads.py"
 MESSAGE = "lyftr_server/schema/message.py"
 JSON = "lyftr_server/schema/strict_json.py"
-TABLES = "lyftr_server/store/schema.py"
+TABLES = "lyftr_server/store/sqlite/schema.py"
 
 DURABILITY = "tests/faults/test_durability.py"
 STORAGE = "tests/faults/test_storage_faults.py"
@@ -95,11 +95,11 @@ MUTANTS = (
         (INSERT, " ON CONFLICT (message_id) DO NOTHING", ""),
         (
             WEBHOOK,
-            "            self.result = await self.application.store.insert(message)",
+            "            self.result = await self.application.store.sqlite.insert(message)",
             "            if await self.application.store.message(message.message_id):\n"
             '                self.result = "duplicate"\n'
             "            else:\n"
-            "                self.result = await self.application.store.insert(message)",
+            "                self.result = await self.application.store.sqlite.insert(message)",
         ),
     ),
     mutant(

@@ -9,7 +9,7 @@ from tornado.web import HTTPError
 
 from lyftr_server.app import Application
 from lyftr_server.config import Config
-from lyftr_server.schema import Message
+from lyftr_server.records import Message
 from lyftr_server.store import MessageStore, StoreError
 
 from .conftest import Client, ErrorLog, LogFile

@@ -12,7 +12,7 @@ import pytest
 from tornado.httpclient import HTTPResponse
 
 from lyftr_server.app import Application
-from lyftr_server.schema import Message
+from lyftr_server.records import Message
 from lyftr_server.store import MessageStore, StoreError
 
 from .conftest import Client, LogFile

@@ -5,7 +5,7 @@ import json
 import time
 from typing import Any
 
-from lyftr_server.schema import Message
+from lyftr_server.records import Message
 from lyftr_server.store import MessageStore
 
 from .conftest import Client

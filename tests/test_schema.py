@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from lyftr_server.schema import Invalid, Message, MessageQuery, parse_message, parse_query
+from lyftr_server.records import Message
+from lyftr_server.schema import Invalid, MessageQuery, parse_message, parse_query
 
 from .process import as_body, message
 

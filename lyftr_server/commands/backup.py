@@ -35,7 +35,7 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     # Importing the store takes as long as all the rest: the other commands do not wait for it.
     from ..store import StoreError, Unopenable
-    from ..store.offline import Source, check_copy, copy
+    from ..store.sqlite.offline import Source, check_copy, copy
 
     progress = Progress(megabytes)
     try:

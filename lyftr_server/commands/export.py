@@ -80,7 +80,7 @@ def _query(options: argparse.Namespace) -> MessageQuery:
 
 
 def _export(database: Path, query: MessageQuery, file: BinaryIO, progress: Progress) -> None:
-    from ..store.offline import Source, count, require_current, rows
+    from ..store.sqlite.offline import Source, count, require_current, rows
 
     done = 0
     try:

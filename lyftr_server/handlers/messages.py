@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from ..base import PRIVATE, BaseHandler, Refused
-from ..schema import Message, MessageQuery, parse_query
+from ..records import Message
+from ..schema import MessageQuery, parse_query
 from ..store import Page
 
 T = TypeVar("T")

@@ -1,7 +1,7 @@
 """What a client may send: a message in a body, or a query in a URL. Voluptuous schemas decide."""
 
 from .faults import Fault, Invalid
-from .message import MAX_MESSAGE_ID, MAX_TEXT, MESSAGE, Message, parse_message
+from .message import MAX_MESSAGE_ID, MAX_TEXT, MESSAGE, parse_message
 from .query import MAX_LIMIT, MAX_OFFSET, MAX_QUERY, QUERY, MessageQuery, parse_query
 
 __all__ = [
@@ -14,7 +14,6 @@ __all__ = [
     "QUERY",
     "Fault",
     "Invalid",
-    "Message",
     "MessageQuery",
     "parse_message",
     "parse_query",

@@ -1,13 +1,13 @@
 """The body of a delivery: a message, field by field."""
 
-import json
 import re
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import voluptuous as vol
 
+from ..records import Message
 from .faults import Broken, Fault, Invalid, described, validate
 from .strict_json import parse_json, refuse_unstorable
 
@@ -17,30 +17,6 @@ MAX_TEXT = 4096
 # fullmatch with explicit digits: `$` accepts a trailing newline, `\d` other scripts' digits.
 _MSISDN = re.compile(r"\+[0-9]{1,32}")
 _TIMESTAMP = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?Z")
-
-
-class Message(NamedTuple):
-    """A validated message, in the order of the store's columns."""
-
-    message_id: str
-    from_msisdn: str
-    to_msisdn: str
-    ts: str
-    text: str | None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the message under the names that it came with."""
-        return {
-            "message_id": self.message_id,
-            "from": self.from_msisdn,
-            "to": self.to_msisdn,
-            "ts": self.ts,
-            "text": self.text,
-        }
-
-    def as_line(self) -> str:
-        """Return the message as a line of NDJSON."""
-        return json.dumps(self.as_json(), ensure_ascii=False) + "\n"
 
 
 # -- one function for each field: voluptuous' own All(), Match() and Length() chains take twice the

@@ -1,16 +1,16 @@
 """Opaque page cursors: a place in the listing, signed together with the filters it belongs to."""
 
 import json
-import sqlite3
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import NamedTuple
 
+from ..records import Message
 from ..schema import Fault, Invalid, MessageQuery
 from ..signature import matches, sign
 
 
 class Key(NamedTuple):
-    """A place in the listing's order. Text sorts as SQLite sorts it: by code points."""
+    """A place in the listing's order. Text sorts by code points."""
 
     instant: str
     message_id: str
@@ -20,17 +20,21 @@ FIRST = Key("", "")  # before every row
 LAST = Key("~", "")  # after every row: an instant begins with a digit
 
 
+def instant(ts: str) -> str:
+    """Return `ts` as text that sorts by time, to the nanosecond: without Z and trailing zeros."""
+    ts = ts.rstrip("Z")
+    return ts.rstrip("0").rstrip(".") if "." in ts else ts
+
+
+def key_of(message: Message) -> Key:
+    return Key(instant(message.ts), message.message_id)
+
+
 class Position(NamedTuple):
     """A page's edge: the rows after `key`, or, going backward, the nearest before it."""
 
     backward: bool
     key: Key
-
-
-def key(db: sqlite3.Connection) -> bytes:
-    """Return the key that this database's cursors are signed with."""
-    (found,) = db.execute("SELECT key FROM keys WHERE name = 'cursor'").fetchone()
-    return bytes(found)
 
 
 def encode(key: bytes, position: Position, query: MessageQuery) -> str:

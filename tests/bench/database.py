@@ -9,7 +9,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from lyftr_server.schema import Message
+from lyftr_server.records import Message
 from lyftr_server.store import MessageStore
 from tests.bench.bodies import messages
 

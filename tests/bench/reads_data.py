@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from lyftr_server.store import schema, search
+from lyftr_server.store.sqlite import schema, search
 
 SENDERS = 10_000
 DAYS = 90

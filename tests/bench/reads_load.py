@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 
-from lyftr_server.store import connection, schema, search
+from lyftr_server.store.sqlite import connection, schema, search
 from tests.bench import reads_data
 from tests.bench.bodies import write_bodies
 from tests.bench.load import run_wrk

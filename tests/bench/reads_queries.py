@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from lyftr_server.schema import MessageQuery
-from lyftr_server.store import matching, reads
-from lyftr_server.store.listing import Scope
+from lyftr_server.store.sqlite import matching, reads
+from lyftr_server.store.sqlite.listing import Scope
 from tests.bench.bodies import sign
 from tests.bench.reads_data import DAYS, MIDDLING_WORD, RARE_WORD, START, sender
 

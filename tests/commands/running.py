@@ -14,8 +14,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from lyftr_server.schema import Message, parse_message
-from lyftr_server.store import schema, search
+from lyftr_server.records import Message
+from lyftr_server.schema import parse_message
+from lyftr_server.store.sqlite import schema, search
 
 from ..process import ROOT, environment, run_to_end
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lyftr_server.store import schema
+from lyftr_server.store.sqlite import schema
 
 from ..process import SECRET, RunningServer, as_body, environment, message
 from .running import (

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import pytest
 
-from lyftr_server.store import schema
+from lyftr_server.store.sqlite import schema
 
 from ..process import RunningServer, environment, message
 from .running import PROGRAM, Ended, Terminal, contents, fill, last_drawn, many, run, slowed, url

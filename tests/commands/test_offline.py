@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lyftr_server.schema import Message, MessageQuery
-from lyftr_server.store import StoreError, offline
-from lyftr_server.store.offline import Source
+from lyftr_server.records import Message
+from lyftr_server.schema import MessageQuery
+from lyftr_server.store import StoreError
+from lyftr_server.store.sqlite import offline
+from lyftr_server.store.sqlite.offline import Source
 
 from .running import contents, fill, many
 

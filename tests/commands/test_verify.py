@@ -115,7 +115,7 @@ def test_a_terminal_shows_that_it_works(large: Path) -> None:
 def test_it_can_be_interrupted_while_sqlite_is_busy(tmp_path: Path) -> None:
     code = """
 import sqlite3
-from lyftr_server.store.offline import unhurried
+from lyftr_server.store.sqlite.offline import unhurried
 db = sqlite3.connect(":memory:", check_same_thread=False)
 def work(db):
     print("working", flush=True)
@@ -140,7 +140,7 @@ def test_an_interrupted_repair_leaves_a_database_that_a_repair_mends(large: Path
     repairing = Terminal(
         large.parent,
         *("verify", "--repair", str(large)),
-        program=slowed(0.2, "lyftr_server.store.search", "fold"),
+        program=slowed(0.2, "lyftr_server.store.sqlite.search", "fold"),
     )
     repairing.wait_for("filling the search index")
     ended = repairing.end(2)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lyftr_server.signature import sign
-from lyftr_server.store import verify
+from lyftr_server.store.sqlite import verify
 
 from ..process import RunningServer, as_body, ask, message, samples
 

@@ -7,8 +7,9 @@ import argparse
 import sqlite3
 import sys
 
-from lyftr_server import log, store
+from lyftr_server import log
 from lyftr_server.__main__ import main
+from lyftr_server.store.sqlite import store
 
 
 def parse() -> argparse.Namespace:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from lyftr_server.schema import Message
+from lyftr_server.records import Message
 from lyftr_server.store import MessageStore, StoreError
 
 from ..conftest import ErrorLog, ServerFactory

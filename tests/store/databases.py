@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from lyftr_server.schema import Message
-from lyftr_server.store import schema, search
+from lyftr_server.records import Message
+from lyftr_server.store.sqlite import schema, search
 
 MINUTE_US = 60_000_000
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from lyftr_server.store import schema, search
+from lyftr_server.store.sqlite import schema, search
 
 
 class Dying(sqlite3.Connection):

@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
-from lyftr_server.schema import Message, MessageQuery
+from lyftr_server.records import Message
+from lyftr_server.schema import MessageQuery
 
 DAY_US = 86_400_000_000
 

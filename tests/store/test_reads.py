@@ -11,8 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lyftr_server.schema import Message, MessageQuery
-from lyftr_server.store import matching, reads, search, verify
+from lyftr_server.records import Message
+from lyftr_server.schema import MessageQuery
+from lyftr_server.store.cursor import key_of
+from lyftr_server.store.sqlite import matching, reads, search, sql, verify
 
 from .databases import MINUTE_US, database, go_on, insert, message, reader, texts
 from .model import DAY_US, Model
@@ -156,7 +158,7 @@ def chunks(db: sqlite3.Connection, query: MessageQuery, size: int) -> Iterator[l
     while rows := reads.chunk(db, query, after, size, go_on):
         assert len(rows) <= size
         yield rows
-        after = reads.key_of(rows[-1])
+        after = key_of(rows[-1])
 
 
 # -- what random histories meet too seldom
@@ -307,9 +309,9 @@ def test_a_read_stops_when_asked(tmp_path: Path) -> None:
     with database(tmp_path / "app.db") as db:
         insert(db, texts("one", "two"))
         for query in (MessageQuery(), MessageQuery(q="o"), MessageQuery(q="one")):
-            with pytest.raises(reads.Stopped):
+            with pytest.raises(sql.Stopped):
                 reads.page(db, query, lambda: True)
-            with pytest.raises(reads.Stopped):
+            with pytest.raises(sql.Stopped):
                 reads.chunk(db, query, None, 10, lambda: True)
         assert not db.in_transaction
 

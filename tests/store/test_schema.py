@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lyftr_server.schema import MessageQuery
-from lyftr_server.store import listing, reads, schema, search, verify
+from lyftr_server.store.sqlite import listing, reads, schema, search, verify
 
 from .databases import database, fold_all, go_on, insert, message, texts
 

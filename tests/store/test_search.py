@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lyftr_server.schema import MAX_QUERY, MAX_TEXT, MessageQuery
-from lyftr_server.store import matching, reads, search, verify
-from lyftr_server.store.letters import condition
-from lyftr_server.store.listing import Scope
-from lyftr_server.store.matching import Search, matches
+from lyftr_server.store.sqlite import matching, reads, search, sql, verify
+from lyftr_server.store.sqlite.letters import condition
+from lyftr_server.store.sqlite.listing import Scope
+from lyftr_server.store.sqlite.matching import Search, matches
 
 from .databases import database, fold_all, go_on, insert, message, reader, texts
 from .test_reads import LETTERS
@@ -237,7 +237,7 @@ def test_a_search_stops_between_its_pieces(tmp_path: Path, monkeypatch: pytest.M
 
     with database(tmp_path / "app.db") as db:
         insert(db, texts(*["x"] * 100))
-        with pytest.raises(reads.Stopped):
+        with pytest.raises(sql.Stopped):
             reads.page(db, MessageQuery(q="x"), stop)
         assert asked == 4
         assert not db.in_transaction

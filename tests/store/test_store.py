@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from lyftr_server.schema import Message, MessageQuery
-from lyftr_server.store import MessageStore, Result, StoreError, Unopenable
+from lyftr_server.records import Message, Result
+from lyftr_server.schema import MessageQuery
+from lyftr_server.store import MessageStore, StoreError, Unopenable
 
 from ..conftest import StoreFactory
 from ..process import message
@@ -157,7 +158,7 @@ async def test_a_page_has_its_total_and_cursors(store: MessageStore) -> None:
 async def test_an_export_goes_through_all_in_chunks(
     store: MessageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lyftr_server.store.EXPORT_ROWS", 4)
+    monkeypatch.setattr("lyftr_server.store.sqlite.store.EXPORT_ROWS", 4)
     await asyncio.gather(*(store.insert(make(f"m{n:02}")) for n in range(10)))
     chunks = [[row.message_id for row in chunk] async for chunk in store.export(MessageQuery())]
     assert [len(chunk) for chunk in chunks] == [4, 4, 2]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lyftr_server.schema import MessageQuery
-from lyftr_server.store import reads, search, verify
+from lyftr_server.store.sqlite import reads, search, verify
 
 from .databases import database, fold_all, go_on, insert, message, reader, texts
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from lyftr_server.schema import Message, MessageQuery
-from lyftr_server.store import MessageStore, QueueFull, Result, StoreError, writer
-from lyftr_server.store.connection import Connection
-from lyftr_server.store.writer import Writer
+from lyftr_server.records import Message, Result
+from lyftr_server.schema import MessageQuery
+from lyftr_server.store import MessageStore, QueueFull, StoreError
+from lyftr_server.store.sqlite import writer
+from lyftr_server.store.sqlite.connection import Connection
+from lyftr_server.store.sqlite.writer import Writer
 
 from ..conftest import ErrorLog, StoreFactory
 from ..process import message

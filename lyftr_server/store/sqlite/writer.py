@@ -7,13 +7,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from ..metrics import StoreMetrics
-from ..schema import Message
+from ...metrics import StoreMetrics
+from ...records import Message, Result
+from ..errors import QueueFull, StoreError
 from . import search
 from .connection import Connection
-from .errors import QueueFull, StoreError
 from .files import Files
-from .insert import Result, insert
+from .insert import insert
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,13 @@ from types import TracebackType
 from typing import Concatenate, ParamSpec, TypeVar
 from urllib.parse import quote
 
-from ..schema import MessageQuery
+from ...records import Message
+from ...schema import MessageQuery
+from ..cursor import key_of
+from ..errors import StoreError, Unopenable
 from . import listing, reads, schema, search
 from .connection import BUSY_SECONDS
-from .errors import StoreError, Unopenable
 from .files import lock
-from .reads import Row
 from .sql import snapshot
 from .verify import problems, rebuild
 
@@ -153,14 +154,14 @@ def unhurried(
             raise
 
 
-def rows(source: Source, query: MessageQuery) -> Iterator[Sequence[Row]]:
+def rows(source: Source, query: MessageQuery) -> Iterator[Sequence[Message]]:
     """Yield all rows that match, in the listing's order, some at a time and in constant memory."""
     after, more = None, True
     while more:
         found = source.run(reads.chunk, query, after, CHUNK_ROWS, _never)
         if found:
             yield found
-            after = reads.key_of(found[-1])
+            after = key_of(found[-1])
         # Fewer are the end, even if messages come as fast as they are read.
         more = len(found) == CHUNK_ROWS
 

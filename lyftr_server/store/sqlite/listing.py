@@ -9,8 +9,9 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..schema import Message, MessageQuery
-from .cursor import FIRST, LAST, Key, Position
+from ...records import Message
+from ...schema import MessageQuery
+from ..cursor import FIRST, LAST, Key, instant
 from .sql import json_row
 
 _ROW = "json_array(message_id, from_msisdn, to_msisdn, ts, text)"
@@ -51,46 +52,8 @@ class Scope(NamedTuple):
         return self.where(f"(instant, message_id) >{equal} (?, ?)", *after)
 
 
-class Found(NamedTuple):
-    """A page's rows, and the places to go on from on either side (None: there is nothing)."""
-
-    data: list[Message]
-    next: Key | None
-    previous: Key | None
-
-
-def found(data: list[Message], place: Key, *, more: bool, before: bool) -> Found:
-    """Name the places that lead on from `data`, or from `place` where no row is left.
-
-    No message_id has U+0000, so nothing lies between `place` and the same with it: the rows before
-    that one include the row at `place`.
-    """
-    if data:
-        first, last = key_of(data[0]), key_of(data[-1])
-    else:
-        first, last = Key(place.instant, place.message_id + "\0"), FIRST
-    return Found(data, last if more else None, first if before else None)
-
-
-def beside(data: list[Message], start: Position, *, more: bool, behind: bool) -> Found:
-    """The same for a page on one side of a place: more rows ahead, rows behind."""
-    if start.backward:
-        more, behind = behind, more
-    return found(data, start.key, more=more, before=behind)
-
-
 def scope(query: MessageQuery) -> Scope:
     return Scope(query.sender, instant(query.since) if query.since else "")
-
-
-def instant(ts: str) -> str:
-    """Return `ts` as the generated column has it: text that sorts by time."""
-    ts = ts.rstrip("Z")
-    return ts.rstrip("0").rstrip(".") if "." in ts else ts
-
-
-def key_of(row: Message) -> Key:
-    return Key(instant(row.ts), row.message_id)
 
 
 def count(db: sqlite3.Connection, scope: Scope) -> int:

@@ -3,10 +3,9 @@
 import sqlite3
 import time
 from collections.abc import Sequence
-from enum import StrEnum
 from functools import cache
 
-from ..schema import Message
+from ...records import Message, Result
 
 _COLUMNS = "message_id, from_msisdn, to_msisdn, ts, text, created_at"
 
@@ -20,14 +19,6 @@ BEGIN
     SELECT RAISE(IGNORE);
 END
 """
-
-
-class Result(StrEnum):
-    """What became of a message: stored, there already, or there with other content."""
-
-    CREATED = "created"
-    DUPLICATE = "duplicate"
-    CONFLICT = "conflict"
 
 
 def insert(

@@ -4,7 +4,7 @@ import logging
 import sqlite3
 import unicodedata
 
-from .errors import Unopenable
+from ..errors import Unopenable
 from .sql import statements, transaction
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from .errors import StoreError
+from ..errors import StoreError
 
 _LEAST_BYTES = 512  # the smallest page
 

@@ -1,50 +1,27 @@
 """What readers ask: pages, single messages, totals, statistics. Exact, whatever the table holds."""
 
 import sqlite3
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from ..schema import Message, MessageQuery
-from . import cursor, listing, matching
-from .cursor import LAST, Key, Position
-from .listing import Found, Scope, key_of
+from ...records import Message
+from ...schema import MessageQuery
+from .. import cursor
+from ..cursor import LAST, Key, Position
+from ..pages import Found, Page, beside, found
+from . import listing, matching
+from .listing import Scope
 from .sql import Stop, Stopped, snapshot
-
-__all__ = [
-    "Key",
-    "Page",
-    "Row",
-    "Stop",
-    "Stopped",
-    "chunk",
-    "key_of",
-    "message",
-    "page",
-    "stats",
-    "total",
-]
 
 DAY_US = 86_400_000_000
 MINUTE_US = 60_000_000
 TOP = 10
-
-Row = Message
-
-
-class Page(NamedTuple):
-    """A page of the listing, with the cursors of the pages beside it (None: there is none)."""
-
-    data: Sequence[Message]
-    total: int
-    next_cursor: str | None
-    previous_cursor: str | None
 
 
 def page(db: sqlite3.Connection, query: MessageQuery, stop: Stop) -> Page:
     """Return the page that `query` asks for. Invalid for a bad cursor; Stopped."""
     if stop():
         raise Stopped
-    signing = cursor.key(db)
+    signing = _cursor_key(db)
     start = cursor.decode(signing, query.cursor, query) if query.cursor else None
     look = _page_of_matches if query.q else _page_of_all
     found, total = look(db, query, start, stop)
@@ -53,6 +30,12 @@ def page(db: sqlite3.Connection, query: MessageQuery, stop: Stop) -> Page:
         return key and cursor.encode(signing, Position(backward, key), query)
 
     return Page(found.data, total, token(found.next, False), token(found.previous, True))
+
+
+def _cursor_key(db: sqlite3.Connection) -> bytes:
+    """Return the key that this database's cursors are signed with."""
+    (found,) = db.execute("SELECT key FROM keys WHERE name = 'cursor'").fetchone()
+    return bytes(found)
 
 
 def _page_of_all(
@@ -84,7 +67,7 @@ def _at_offset(db: sqlite3.Connection, scope: Scope, query: MessageQuery, total:
         return Found([], None, LAST if total else None)
     data = listing.rows(db, scope, place, query.limit, inclusive=True)
     more = query.offset + len(data) < total
-    return listing.found(data, place, more=more, before=bool(query.offset and total))
+    return found(data, place, more=more, before=bool(query.offset and total))
 
 
 def _at_position(db: sqlite3.Connection, scope: Scope, limit: int, start: Position) -> Found:
@@ -94,12 +77,12 @@ def _at_position(db: sqlite3.Connection, scope: Scope, limit: int, start: Positi
         del data[0 if start.backward else -1]
     other = not start.backward
     behind = bool(listing.rows(db, scope, start.key, 1, backward=other, inclusive=True))
-    return listing.beside(data, start, more=more, behind=behind)
+    return beside(data, start, more=more, behind=behind)
 
 
 def chunk(
     db: sqlite3.Connection, query: MessageQuery, after: Key | None, size: int, stop: Stop
-) -> list[Row]:
+) -> list[Message]:
     """Return the next `size` rows of the listing after `after`; none at its end. Stopped.
 
     Each call is a short snapshot of its own, so a long export holds back no checkpoint.

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from math import isqrt
 from typing import NamedTuple
 
-from ..schema import Message
+from ...records import Message
+from ..cursor import LAST, Key, Position
+from ..pages import Found, beside, found
 from . import listing, search
-from .cursor import LAST, Key, Position
 from .letters import condition
-from .listing import Found, Scope
+from .listing import Scope
 from .sql import Stop, Stopped, json_row
 
 # A search remembers the seqs of so many matches at most, to sort them.
@@ -107,7 +108,7 @@ def at_offset(
     skip = total - offset - n if backward else offset
     place = LAST if backward else first
     data = _rows(db, wanted, matches, Position(backward, place), skip, n, inclusive=True)
-    return listing.found(data, place, more=offset + n < total, before=offset > 0)
+    return found(data, place, more=offset + n < total, before=offset > 0)
 
 
 def at_position(
@@ -118,7 +119,7 @@ def at_position(
     more = len(data) > limit
     if more:
         del data[0 if start.backward else -1]
-    return listing.beside(data, start, more=more, behind=_any_behind(db, wanted, matches, start))
+    return beside(data, start, more=more, behind=_any_behind(db, wanted, matches, start))
 
 
 def _any_behind(db: sqlite3.Connection, wanted: Search, matches: Matches, start: Position) -> bool:

@@ -1,0 +1,44 @@
+"""Pages of the listing: what is on one, and what leads on from it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..records import Message
+from .cursor import FIRST, Key, Position, key_of
+
+
+class Page(NamedTuple):
+    """A page of the listing, with the cursors of the pages beside it (None: there is none)."""
+
+    data: Sequence[Message]
+    total: int
+    next_cursor: str | None
+    previous_cursor: str | None
+
+
+class Found(NamedTuple):
+    """A page's rows, and the places to go on from on either side (None: there is nothing)."""
+
+    data: list[Message]
+    next: Key | None
+    previous: Key | None
+
+
+def found(data: list[Message], place: Key, *, more: bool, before: bool) -> Found:
+    """Name the places that lead on from `data`, or from `place` where no row is left.
+
+    No message_id has U+0000, so nothing lies between `place` and the same with it: the rows before
+    that one include the row at `place`.
+    """
+    if data:
+        first, last = key_of(data[0]), key_of(data[-1])
+    else:
+        first, last = Key(place.instant, place.message_id + "\0"), FIRST
+    return Found(data, last if more else None, first if before else None)
+
+
+def beside(data: list[Message], start: Position, *, more: bool, behind: bool) -> Found:
+    """The same for a page on one side of a place: more rows ahead, rows behind."""
+    if start.backward:
+        more, behind = behind, more
+    return found(data, start.key, more=more, before=behind)
