@@ -19,7 +19,7 @@ Receives signed messages as webhooks, stores each exactly once, and shows them.
   lyftr-server export > messages.ndjson       write out what is stored
   lyftr-server backup /backup/lyftr.db        copy the database, while the server runs
 
-Configuration is by environment variables; see the README."""
+Configuration is by environment variables; see docs/operating.md."""
 
 _EPILOG = """\
 exit status: 0 done; 1 it went wrong; 2 the command line or the configuration is wrong;

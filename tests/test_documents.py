@@ -1,6 +1,7 @@
-"""What README.md promises exists, and what exists is in it."""
+"""What README.md and docs/ promise exists, and what exists is in them."""
 
 import re
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,13 +13,15 @@ from lyftr_server.metrics import RESULTS
 from .conftest import Client
 from .process import ROOT
 
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = "\n".join(path.read_text() for path in DOCUMENTS)
+
 
 def section(heading: str) -> str:
     """Return the text under `## heading`, up to the next heading of that rank."""
-    text = (ROOT / "README.md").read_text()
-    found = re.search(rf"^## {heading}$(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
-    assert found, f"README.md has no section {heading}"
-    return found[1]
+    found = re.findall(rf"^## {heading}$(.*?)(?=^##? |\Z)", TEXT, re.DOTALL | re.MULTILINE)
+    assert len(found) == 1, f"one document has a section {heading}"
+    return str(found[0])
 
 
 def first_column(heading: str) -> list[str]:
@@ -67,5 +70,26 @@ async def test_the_metrics_are_those_that_exist(client: Client) -> None:
 
 
 def test_every_result_is_explained() -> None:
-    text = (ROOT / "README.md").read_text()
-    assert [name for name in RESULTS if f"`{name}`" not in text] == []
+    assert [name for name in RESULTS if f"`{name}`" not in TEXT] == []
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if re.match("[a-z]+:", target):
+            continue  # elsewhere
+        name, _, fragment = target.partition("#")
+        aim = path.parent / name if name else path
+        assert aim.exists(), target
+        assert not fragment or fragment in anchors(aim.read_text()), target
+
+
+def test_the_first_page_leads_to_every_other() -> None:
+    first = (ROOT / "README.md").read_text()
+    assert [path.name for path in DOCUMENTS[1:] if f"{path.name})" not in first] == []
+
+
+def anchors(markdown: str) -> set[str]:
+    """Return the fragments that GitHub gives to headings."""
+    headings = re.findall(r"^#+ +(.+?) *$", markdown, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}

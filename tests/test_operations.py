@@ -22,6 +22,7 @@ from lyftr_server.config import VARIABLES, Config
 
 from .conftest import ServerFactory
 from .process import ROOT, SECRET, RunningServer, message
+from .test_documents import anchors
 
 CONFIG = ROOT / "config"
 DASHBOARD = json.loads((CONFIG / "grafana/dashboards/lyftr.json").read_text())
@@ -106,20 +107,13 @@ def test_a_rule_says_what_is_wrong_and_where_to_read_on(rule: dict[str, Any]) ->
     assert rule["labels"]["severity"] in {"critical", "warning"}
     assert notes["summary"]
     assert notes["description"]
-    assert notes["runbook"] == f"README.md#alert-{rule['alert'].lower()}"
+    assert notes["runbook"] == f"docs/runbook.md#alert-{rule['alert'].lower()}"
 
 
 def test_the_runbook_has_a_chapter_for_each_rule() -> None:
-    chapters = anchors((ROOT / "README.md").read_text())
+    chapters = anchors((ROOT / "docs/runbook.md").read_text())
     pointed_at = {rule["annotations"]["runbook"].partition("#")[2] for rule in RULES}
     assert pointed_at == {anchor for anchor in chapters if anchor.startswith("alert-lyftr")}
-
-
-def anchors(markdown: str) -> set[str]:
-    """Return the fragments that GitHub gives to headings, and those of explicit anchors."""
-    headings = re.findall(r"^#+ +(.+?) *$", markdown, re.MULTILINE)
-    slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    return slugs | set(re.findall(r'<a (?:id|name)="([^"]+)"', markdown))
 
 
 def test_the_dashboard_is_laid_out_and_asks_the_provisioned_source() -> None:
