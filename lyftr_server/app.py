@@ -11,9 +11,11 @@ import tornado.web
 from tornado.httputil import HTTPServerRequest
 
 from .config import Config
-from .handlers import EXACT, PATTERNS, NotFoundHandler
+from .handlers import find
+from .http1 import Upload
 from .log import JsonLines, quoted
 from .metrics import Gauges, Metrics
+from .records import Ended
 from .signature import Verifier
 from .store import MessageStore, StoreError
 
@@ -22,20 +24,14 @@ MAX_LOGGED_PATH = 200
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
 # A path that is none of ours may hold anything: a telephone number, say.
 _NUMBER = re.compile("[0-9]{6,}")
-
-Delivery = tuple[str | None, str]
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class Application(tornado.web.Application):
     """Tornado's application with what its handlers share."""
 
     def __init__(self, config: Config, store: MessageStore, lines: JsonLines) -> None:
-        super().__init__(
-            # Tornado takes a path for a regular expression, and a dot for any character.
-            [*((re.escape(path), handler) for path, handler in EXACT.items()), *PATTERNS],
-            default_handler_class=NotFoundHandler,
-            log_function=lambda handler: None,  # see record()
-        )
+        super().__init__()
         self.config = config
         self.store = store
         self.verifier = Verifier(*config.secrets)
@@ -52,55 +48,56 @@ class Application(tornado.web.Application):
     def __call__(self, request: HTTPServerRequest) -> Any:
         """Serve a whole request.
 
-        For an exact path without Tornado's regular expressions, delegate and dispatch on
-        awaitables: 12 us less. Rests on RequestHandler._execute; a test fails when that changes.
+        Without Tornado's regular expressions, delegate and dispatch on awaitables: 12 us less.
+        Rests on RequestHandler._execute; a test fails when that changes.
         """
-        handler = EXACT.get(request.path)
-        if handler is None:
-            return super().__call__(request)
-        return asyncio.create_task(handler(self, request)._execute([]))
-
-    def next_request_id(self) -> str:
-        return self._request_ids()
+        handler, arguments = find(request.path)
+        return asyncio.create_task(handler(self, request)._execute([], *arguments))
 
     # -- the end of a request: the only place that counts it and writes its line
 
-    def record(
-        self,
-        method: str,
-        route: str,
-        path: str,
-        status: int,
-        latency_ms: float,
-        request_id: str,
-        delivery: Delivery | None = None,
-    ) -> None:
-        """Count an ended request and log it. `delivery`: (message_id, result) on /webhook."""
-        self.metrics.request(method, route, status, latency_ms)
-        message_id, result = delivery or (None, None)
-        if result is not None:
-            self.metrics.result(result)
-        level = _level(status, result)
+    def record(self, ended: Ended) -> None:
+        """Count an ended request and log it."""
+        self.metrics.request(ended.method, ended.route, ended.status, ended.latency_ms)
+        if ended.result is not None:
+            self.metrics.result(ended.result)
+        level = _level(ended.status, ended.result)
         if _LEVELS[level] < self._threshold:
             return
-        if route != path:
+        path = ended.path
+        if ended.route != path:
             path = _NUMBER.sub("*", path[:MAX_LOGGED_PATH])
         fields = (
-            f'"request_id":"{request_id}","method":{quoted(method)},"path":{quoted(path)},'
-            f'"status":{status},"latency_ms":{latency_ms:.2f}'
+            f'"request_id":"{ended.request_id}","method":{quoted(ended.method)},'
+            f'"path":{quoted(path)},"status":{ended.status},"latency_ms":{ended.latency_ms:.2f}'
         )
-        if route == "/webhook":
-            fields += _delivery_fields(message_id, result)
+        if ended.source is not None:
+            fields += _delivery_fields(ended)
         self._lines.request(level, fields)
 
-    def unserved(self, method: str, path: str, status: int, latency_ms: float) -> str:
+    def request_id(self, given: str) -> str:
+        """Return the request's own id, when it may be kept, or a new one."""
+        return given if _REQUEST_ID.fullmatch(given) else self._request_ids()
+
+    def unserved(self, upload: Upload, status: int, latency_ms: float) -> str:
         """Record a request that ended before a handler saw it (see http1); return its id."""
-        handler = EXACT.get(path)
-        route = handler.route if handler else "unmatched"
-        gone = status in (408, 499) and route == "/webhook"
-        delivery = (None, "aborted") if gone else None
-        request_id = self.next_request_id()
-        self.record(method, route, path, status, latency_ms, request_id, delivery)
+        path = upload.path()
+        handler, _ = find(path)
+        request_id = self.request_id(upload.headers.get("x-request-id", ""))
+        gone = status in (408, 499) and handler.source is not None
+        self.record(
+            Ended(
+                upload.method,
+                handler.route,
+                path,
+                status,
+                latency_ms,
+                request_id,
+                upload.client,
+                handler.source,
+                "aborted" if gone else None,
+            )
+        )
         return request_id
 
     # -- health
@@ -153,12 +150,12 @@ def _level(status: int, result: str | None) -> str:
     return "WARNING" if result == "conflict" or status > 500 else "INFO"
 
 
-def _delivery_fields(message_id: str | None, result: str | None) -> str:
-    fields = f',"dup":{"true" if result in ("duplicate", "conflict") else "false"}'
-    if message_id is not None:
-        fields += f',"message_id":{quoted(message_id)}'
-    if result is not None:
-        fields += f',"result":"{result}"'
-    if result == "invalid_signature":
+def _delivery_fields(ended: Ended) -> str:
+    fields = f',"dup":{"true" if ended.result in ("duplicate", "conflict") else "false"}'
+    if ended.message_id is not None:
+        fields += f',"message_id":{quoted(ended.message_id)}'
+    if ended.result is not None:
+        fields += f',"result":"{ended.result}"'
+    if ended.result == "invalid_signature":
         fields += ',"event":"invalid_signature"'
     return fields

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any, ClassVar
@@ -10,13 +9,14 @@ from typing import Any, ClassVar
 from tornado.web import HTTPError, RequestHandler
 
 from . import log
+from .http1 import ClientGone
+from .records import Ended
 from .schema import Invalid
 from .signature import matches
 from .store import StoreError
 
 logger = logging.getLogger(__name__)
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 RETRY_AFTER = ("Retry-After", "1")
 # For answers that carry messages, or what is known of them.
 PRIVATE = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
@@ -43,26 +43,25 @@ class ServiceMixin:
     application: Any  # our Application
     route: ClassVar[str] = "unmatched"
     methods: ClassVar[tuple[str, ...]] = ("GET", "HEAD")
-    request: Any
+    # Who sends here; None on a route that takes no deliveries.
+    source: str | None = None
+    request: Any  # http1's Request, and its connection an Exchange
 
     def initialize(self) -> None:
         # Not in prepare: Tornado may end a request without it.
-        self.started: float = getattr(self.request.connection, "started", None) or monotonic()
+        self.started: float = self.request.connection.started
         self.status = 0
         self.result: str | None = None
         self.message_id: str | None = None
         given = self.request.headers.get("X-Request-ID", "")
-        self.request_id: str = (
-            given if _REQUEST_ID.fullmatch(given) else self.application.next_request_id()
-        )
+        self.request_id: str = self.application.request_id(given)
 
     def check_method(self) -> None:
         if self.request.method not in self.methods:
             raise Refused(405, "method not allowed", headers=[("Allow", ", ".join(self.methods))])
 
     def check_size(self) -> None:
-        too_large = getattr(self.request.connection, "too_large", False)
-        if too_large or len(self.request.body) > self.application.config.max_body_bytes:
+        if self.request.connection.too_large:
             raise Refused(413, "request body too large", result="too_large")
 
     def check_signature(self) -> None:
@@ -82,17 +81,19 @@ class ServiceMixin:
     def account(self) -> None:
         """Count the ended request and write its line."""
         latency_ms = (monotonic() - self.started) * 1000
-        delivery = None
-        if self.result is not None:
-            delivery = (self.message_id, self.result)
         self.application.record(
-            self.request.method,
-            self.route,
-            self.request.path,
-            self.status,
-            latency_ms,
-            self.request_id,
-            delivery,
+            Ended(
+                self.request.method,
+                self.route,
+                self.request.path,
+                self.status,
+                latency_ms,
+                self.request_id,
+                self.request.remote_ip,
+                self.source,
+                self.result,
+                self.message_id,
+            )
         )
 
 
@@ -102,23 +103,14 @@ class _EveryMethod(tuple[str, ...]):
 
 
 class BaseHandler(ServiceMixin, RequestHandler):
-    """A handler whose every answer is whole: a status, some headers, and bytes."""
+    """A handler whose every answer goes past Tornado's: a status, some headers, and bytes."""
 
     # Tornado would refuse others before `prepare`, and so before what comes before the method.
     SUPPORTED_METHODS = _EveryMethod()
     _streaming = False
 
     def clear(self) -> None:
-        """Build Tornado's default headers only where they are used: 12 us a request.
-
-        On our own connections `reply` writes the answer, and Tornado's is never asked for.
-        """
-        if not self._short_cut:
-            super().clear()
-
-    @property
-    def _short_cut(self) -> bool:
-        return hasattr(self.request.connection, "respond")
+        """Build none of Tornado's default headers: no answer is made of them."""
 
     def prepare(self) -> None:
         self.check()
@@ -135,40 +127,40 @@ class BaseHandler(ServiceMixin, RequestHandler):
         """Answer, and end the request."""
         self.status = status
         headers = (("X-Request-ID", self.request_id), *headers)
-        if self._short_cut:
-            # detach() is how Tornado lets go of a request. On plain Tornado connections (the
-            # tests run there too) the usual way stays.
-            self.detach().respond(status, headers, body)  # type: ignore[attr-defined]
-            self.on_finish()
-            # As Tornado does it: without the circle through `ui` an ended request, its body too, is
-            # freed at once, and the collector has nothing to do.
-            self.ui = None  # type: ignore[assignment]
-            return
-        self._set_head(status, "application/json", headers)
-        self.finish(body)
+        self._exchange().respond(status, headers, body)
+        self.account()
 
     def start_stream(self, content_type: str, headers: Headers = ()) -> None:
-        """Begin an answer that is written piece by piece; not for handlers with the short cut."""
+        """Begin an answer that is sent piece by piece; an error after this breaks it off."""
         self.status = 200
         self._streaming = True
-        self._set_head(200, content_type, (("X-Request-ID", self.request_id), *headers))
+        own = (("X-Request-ID", self.request_id), ("Content-Type", content_type))
+        self.request.connection.begin(200, (*own, *headers))
 
-    def _set_head(self, status: int, content_type: str, headers: Headers) -> None:
-        self.set_status(status)
-        self.set_header("Server", "lyftr-server")
-        self.set_header("Content-Type", content_type)
-        for name, value in headers:
-            self.set_header(name, value)
+    async def send(self, data: bytes) -> None:
+        """Send a piece of a stream, and wait until its client has room for more.
+
+        Refused with 499 when the client is gone, or was cut because it does not read.
+        """
+        try:
+            await self.request.connection.write(data)
+        except ClientGone:
+            raise Refused(499, "client closed request") from None
+
+    def end_stream(self) -> None:
+        """End a stream well: its client knows that it has everything."""
+        self._exchange().finish()
+        self.account()
+
+    def _exchange(self) -> Any:
+        """Return the way back; detach() is how Tornado lets go of a request that is ended."""
+        # As Tornado does it: without the circle through `ui` an ended request, its body too, is
+        # freed at once, and the collector has nothing to do.
+        self.ui = None  # type: ignore[assignment]
+        return self.detach()
 
     def reply_json(self, status: int, content: Any, headers: Headers = ()) -> None:
         self.reply(status, json.dumps(content, ensure_ascii=False).encode(), headers)
-
-    def on_finish(self) -> None:
-        self.account()
-
-    def compute_etag(self) -> None:
-        """No ETag: it would cost a hash of every page."""
-        return None
 
     # -- errors: one table from what was raised to what is answered
 
@@ -194,10 +186,10 @@ class BaseHandler(ServiceMixin, RequestHandler):
         if self._streaming:
             # The head is gone: all that is left is to break off, so that nobody takes it for whole.
             self.status = refusal.status
-            self.request.connection.close()
-            self.on_finish()
+            self._exchange().close()
+            self.account()
             return
-        if self.route == "/webhook" and self.result is None:
+        if self.source is not None and self.result is None:
             self.result = refusal.result
         self.reply_json(refusal.status, {"detail": refusal.detail}, refusal.headers)
 

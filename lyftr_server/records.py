@@ -29,6 +29,22 @@ class Message(NamedTuple):
         return json.dumps(self.as_json(), ensure_ascii=False) + "\n"
 
 
+class Ended(NamedTuple):
+    """A request that is over, whoever ended it: what is counted and logged of it."""
+
+    method: str
+    route: str  # as in metrics: one of ours, or `unmatched`
+    path: str
+    status: int
+    latency_ms: float
+    request_id: str
+    client: str  # the peer's address
+    source: str | None = None  # who sends to this route; None: it takes no deliveries
+    result: str | None = None  # of a delivery
+    message_id: str | None = None
+    faults: str | None = None  # why it was refused: places and types as JSON, never values
+
+
 class Result(StrEnum):
     """What became of a message: stored, there already, or there with other content."""
 

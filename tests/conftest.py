@@ -1,4 +1,4 @@
-"""Fixtures: the real process, and the application inside a test on either HTTP server."""
+"""Fixtures: the real process, and the application inside a test, served as in production."""
 
 import asyncio
 import inspect
@@ -169,12 +169,6 @@ def app(settings: Config, store: MessageStore, log_file: LogFile) -> Application
     return Application(settings, store, log_file.lines)
 
 
-@pytest.fixture
-def base_url(http_port: int) -> str:
-    """Where Tornado's own HTTPServer serves the application; by number, as it is bound."""
-    return f"http://127.0.0.1:{http_port}"
-
-
 class Client:
     """Asks the application over a real socket; answers are Tornado's HTTPResponse."""
 
@@ -214,18 +208,11 @@ class Client:
         return await self.request("POST", "/webhook", body, {"X-Signature": signature}, **options)
 
 
-@pytest.fixture(params=["tornado", "llhttp"])
+@pytest.fixture
 def client(
-    request: pytest.FixtureRequest,
-    io_loop: AsyncIOLoop,
-    app: Application,
-    settings: Config,
-    http_client: AsyncHTTPClient,
+    io_loop: AsyncIOLoop, app: Application, settings: Config, http_client: AsyncHTTPClient
 ) -> Iterator[Client]:
-    """The application on Tornado's HTTPServer, and then on our own."""
-    if request.param == "tornado":
-        yield Client(http_client, request.getfixturevalue("base_url"))
-        return
+    """The application on a port of its own."""
 
     async def listen() -> tuple[http1.Server, int]:
         server = http1.Server(app, http1.Limits(body_bytes=settings.max_body_bytes))

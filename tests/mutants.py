@@ -95,11 +95,11 @@ MUTANTS = (
         (INSERT, " ON CONFLICT (message_id) DO NOTHING", ""),
         (
             WEBHOOK,
-            "            self.result = await self.application.store.sqlite.insert(message)",
+            "            self.result = await self.application.store.insert(message)",
             "            if await self.application.store.message(message.message_id):\n"
             '                self.result = "duplicate"\n'
             "            else:\n"
-            "                self.result = await self.application.store.sqlite.insert(message)",
+            "                self.result = await self.application.store.insert(message)",
         ),
     ),
     mutant(
@@ -166,8 +166,8 @@ MUTANTS = (
         OPERATIONS,
         (
             APP,
-            "self.metrics.request(method, route, status, latency_ms)",
-            "self.metrics.request(method, path, status, latency_ms)",
+            "self.metrics.request(ended.method, ended.route, ended.status, ended.latency_ms)",
+            "self.metrics.request(ended.method, ended.path, ended.status, ended.latency_ms)",
         ),
     ),
     mutant(

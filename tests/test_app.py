@@ -7,9 +7,10 @@ import sqlite3
 import pytest
 
 from lyftr_server import app as module
+from lyftr_server import http1
 from lyftr_server.app import Application
 from lyftr_server.config import Config
-from lyftr_server.handlers import EXACT
+from lyftr_server.records import Ended
 from lyftr_server.store import StoreError
 
 from .conftest import Client, ErrorLog, LogFile
@@ -34,7 +35,14 @@ from .process import RunningServer, ServerSocket, samples
 def test_a_delivery_is_counted_and_told_at_its_level(
     app: Application, log_file: LogFile, status: int, result: str, level: str
 ) -> None:
-    app.record("POST", "/webhook", "/webhook", status, 1.234, "r1", ("m\n1", result))
+    app.record(
+        Ended(
+            *("POST", "/webhook", "/webhook", status, 1.234, "r1", "127.0.0.1"),
+            source="native",
+            result=result,
+            message_id="m\n1",
+        )
+    )
     (line,) = log_file.read()
     del line["ts"]
     event = {"event": "invalid_signature"} if result == "invalid_signature" else {}
@@ -68,34 +76,46 @@ def test_a_delivery_is_counted_and_told_at_its_level(
 def test_a_path_of_none_of_ours_is_cut_and_masked(
     app: Application, log_file: LogFile, path: str, logged: str
 ) -> None:
-    app.record("GET", "unmatched", path, 404, 1.0, "r1")
+    app.record(Ended("GET", "unmatched", path, 404, 1.0, "r1", "127.0.0.1"))
     (line,) = log_file.read()
     assert line["path"] == logged
 
 
 def test_request_ids_are_told_apart(app: Application) -> None:
-    ids = [app.next_request_id() for _ in range(100)]
+    ids = [app.request_id("") for _ in range(100)]
     assert len(set(ids)) == 100
     assert all(name.replace("-", "").isalnum() for name in ids)
 
 
 @pytest.mark.parametrize(
-    "path, status, result",
+    "path, route, status, result",
     [
-        pytest.param("/webhook", 499, "aborted", id="an upload that was left"),
-        pytest.param("/webhook", 408, "aborted", id="an upload that took too long"),
-        pytest.param("/webhook", 400, None, id="no HTTP"),
-        pytest.param("/nowhere", 499, None, id="another path"),
+        pytest.param("/webhook", "/webhook", 499, "aborted", id="an upload that was left"),
+        pytest.param("/webhook", "/webhook", 408, "aborted", id="an upload that took too long"),
+        pytest.param("/webhook", "/webhook", 400, None, id="no HTTP"),
+        pytest.param("/nowhere", "unmatched", 499, None, id="another path"),
+        pytest.param("/messages/m1", "/messages/{message_id}", 408, None, id="a path with an id"),
     ],
 )
+@pytest.mark.parametrize("given", ["mine-1", "not mine"])
 def test_a_request_that_no_handler_saw_is_counted_and_told(
-    app: Application, log_file: LogFile, path: str, status: int, result: str | None
+    app: Application,
+    log_file: LogFile,
+    path: str,
+    route: str,
+    status: int,
+    result: str | None,
+    given: str,
 ) -> None:
-    app.unserved("POST", path, status, 1.0)
+    upload = http1.Upload(0.0, "127.0.0.1")
+    upload.method, upload.target = "POST", path.encode()
+    upload.add_header(b"X-Request-ID", given.encode())
+    request_id = app.unserved(upload, status, 1.0)
     (line,) = log_file.read()
     assert (line["status"], line.get("result")) == (status, result)
+    assert line["request_id"] == request_id
+    assert (request_id == given) == (given == "mine-1")
     exposition = samples(app.metrics.render("", asyncio_gauges(app))[0])
-    route = path if path in EXACT else "unmatched"
     name = f'http_requests_total{{method="POST",path="{route}",status="{status}"}}'
     assert exposition[name] == 1
     assert exposition['webhook_requests_total{result="aborted"}'] == (result is not None)

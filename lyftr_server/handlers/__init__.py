@@ -1,5 +1,8 @@
 """One handler for each route, and the routes."""
 
+import re
+from urllib.parse import unquote_to_bytes
+
 from ..base import BaseHandler
 from .docs import (
     DocsHandler,
@@ -39,6 +42,18 @@ EXACT: dict[str, type[BaseHandler]] = {
         SwaggerStyleHandler,
     )
 }
-PATTERNS: list[tuple[str, type[BaseHandler]]] = [(r"/messages/([^/]+)", MessageHandler)]
+PATTERNS: tuple[tuple[re.Pattern[str], type[BaseHandler]], ...] = (
+    (re.compile(r"/messages/([^/]+)"), MessageHandler),
+)
 
-__all__ = ["EXACT", "PATTERNS", "NotFoundHandler"]
+
+def find(path: str) -> tuple[type[BaseHandler], list[bytes]]:
+    """Return the handler of a path, and what the path holds for it: percent-decoded bytes."""
+    handler = EXACT.get(path)
+    if handler is not None:
+        return handler, []
+    for pattern, handler in PATTERNS:
+        match = pattern.fullmatch(path)
+        if match:
+            return handler, [unquote_to_bytes(part) for part in match.groups()]
+    return NotFoundHandler, []

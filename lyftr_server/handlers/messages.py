@@ -73,22 +73,16 @@ class ExportHandler(ReadHandler):
 
     route = "/messages.ndjson"
 
-    @property
-    def _short_cut(self) -> bool:
-        return False  # the answer is written piece by piece
-
     async def get(self) -> None:
         query = parse_query(self.request.query_arguments)
         async with aclosing(self.application.store.export(query)) as chunks:
             rows: list[Message] | None = await self.read(anext(chunks, None))
             self.start_stream("application/x-ndjson", PRIVATE)
-            await self.flush()
             while rows and self.request.method == "GET":
-                self.write("".join(message.as_line() for message in rows))
-                # Wait for the client before more is read: memory stays constant.
-                await self.flush()
+                # Waits for the client before more is read: memory stays constant.
+                await self.send("".join(message.as_line() for message in rows).encode())
                 rows = await self.read(anext(chunks, None))
-        self.finish()
+        self.end_stream()
 
 
 class StatsHandler(ReadHandler):

@@ -11,6 +11,7 @@ class WebhookHandler(BaseHandler):
     """POST /webhook: store a signed message once."""
 
     route = "/webhook"
+    source = "native"
     methods = ("POST",)
 
     def check(self) -> None:

@@ -46,6 +46,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
+        self._reader.client = str(transport.get_extra_info("peername", ("",))[0])
         self._server.connections.add(self)
         if self._server.draining:
             self._transport.close()
@@ -233,7 +234,7 @@ class Connection(asyncio.Protocol):
 
     def _record(self, upload: Upload, status: int) -> str:
         latency_ms = (monotonic() - upload.started) * 1000
-        return self._server.application.unserved(upload.method, upload.path(), status, latency_ms)
+        return self._server.application.unserved(upload, status, latency_ms)
 
     def _close_gently(self) -> None:
         """Close; but while a client still sends, a plain close would reset what it has not read."""
@@ -284,13 +285,11 @@ class Connection(asyncio.Protocol):
         if not self._transport.is_closing():
             self._transport.write(data)
 
-    def flow(self) -> "asyncio.Future[None]":
-        """Return a future that is done when the client has room for more."""
-        if self._writable is not None:
-            return self._writable
-        future = asyncio.get_running_loop().create_future()
-        future.set_result(None)
-        return future
+    async def flow(self) -> bool:
+        """Wait until the client has room for more; False: it is gone, or was cut."""
+        if self._writable is not None and not self._transport.is_closing():
+            await self._writable
+        return not self._transport.is_closing()
 
     def date(self) -> str:
         return self._server.date()

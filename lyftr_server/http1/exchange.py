@@ -1,25 +1,17 @@
 """A request as it arrives, and its way back."""
 
-import asyncio
 import re
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from tornado.escape import parse_qs_bytes
-from tornado.httputil import (
-    HTTPConnection,
-    HTTPHeaders,
-    HTTPServerRequest,
-    RequestStartLine,
-    ResponseStartLine,
-)
+from tornado.httputil import HTTPServerRequest
 
 if TYPE_CHECKING:
     from .connection import Connection
 
 REASONS = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
-_BODILESS = frozenset({204, 304})
 _STREAM_END = b"0\r\n\r\n"
 _MAX_ARGUMENTS = 1000
 # A name or an address, perhaps with a port, and no list of them (RFC 9112, 3.2).
@@ -33,6 +25,7 @@ class Upload:
 
     __slots__ = (
         "_body",
+        "client",
         "expects_continue",
         "fruitless",
         "head_bytes",
@@ -50,8 +43,9 @@ class Upload:
         "version",
     )
 
-    def __init__(self, started: float) -> None:
+    def __init__(self, started: float, client: str) -> None:
         self.started = started
+        self.client = client
         self.method = ""
         self.version = "1.1"
         self.target = b""
@@ -147,9 +141,9 @@ class Request(HTTPServerRequest):
         self.version = f"HTTP/{upload.version}"
         self.headers = upload.headers  # type: ignore[assignment]
         self.body = upload.body()
-        self.connection = exchange
+        self.connection = exchange  # type: ignore[assignment]
         self.server_connection = None
-        self.remote_ip = None
+        self.remote_ip = upload.client
         self.protocol = "http"
         self.host = upload.host()
         self.host_name = self.host.lower()
@@ -164,8 +158,12 @@ class Request(HTTPServerRequest):
         self.files = {}
 
 
-class Exchange(HTTPConnection):
-    """One request's way back: Tornado's HTTPConnection, and a short cut for a whole answer."""
+class ClientGone(Exception):
+    """Nobody reads this answer any more."""
+
+
+class Exchange:
+    """One request's way back. What RequestHandler asks of a connection, and two ways to answer."""
 
     def __init__(self, connection: "Connection", upload: Upload) -> None:
         self.started = upload.started
@@ -175,83 +173,74 @@ class Exchange(HTTPConnection):
         self._head_only = upload.method == "HEAD"
         self._http10 = upload.version == "1.0"
         self.begun = False  # an answer in pieces
-        self._chunked = False
         self._on_close: Callable[[], None] | None = None
 
     def respond(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
-        """Write a whole answer at once; a Content-Type among `headers` replaces JSON's.
+        """Write a whole answer; a Content-Type among `headers` replaces JSON's.
 
         A quarter of a request's time less than Tornado's set_header, write and flush.
         """
-        lines = [f"HTTP/1.1 {status} {REASONS[status]}\r\n{self._constant_headers()}"]
-        content_type = "application/json"
-        for name, value in headers:
-            if name == "Content-Type":
-                content_type = value
-            else:
-                lines.append(f"{name}: {value}\r\n")
-        lines.append(f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n")
-        head = "".join(lines).encode("latin-1")
+        head = self._head(status, headers, f"Content-Length: {len(body)}\r\n")
         self._connection.send(head if self._head_only else head + body)
-        self._on_close = None  # it leads to the handler, whose body would wait for the collector
-        self._connection.finished(self)
+        self._end()
 
-    def _constant_headers(self) -> str:
-        self.closes = self.closes or self._connection.ending
-        if self.closes:
-            connection = "Connection: close\r\n"
-        else:
-            connection = "Connection: keep-alive\r\n" if self._http10 else ""
-        return f"Server: lyftr-server\r\nDate: {self._connection.date()}\r\n{connection}"
-
-    # -- tornado.httputil.HTTPConnection, for answers that are written piece by piece
-
-    def write_headers(
-        self,
-        start_line: RequestStartLine | ResponseStartLine,
-        headers: HTTPHeaders,
-        chunk: bytes | None = None,
-    ) -> "asyncio.Future[None]":
+    def begin(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+        """Begin an answer of pieces whose sum nobody knows yet."""
         self.begun = True
-        status = start_line.code if isinstance(start_line, ResponseStartLine) else 500
-        if "Content-Length" not in headers and status not in _BODILESS:
-            self._chunked = not self._http10
-            self.closes = self.closes or self._http10
-        lines = [f"HTTP/1.1 {status} {REASONS[status]}\r\n{self._constant_headers()}"]
-        lines += [
-            f"{name}: {value}\r\n"
-            for name, value in headers.get_all()
-            if name not in ("Server", "Date", "Connection")
-        ]
-        if self._chunked:
-            lines.append("Transfer-Encoding: chunked\r\n")
-        self._connection.send(("".join(lines) + "\r\n").encode("latin-1"))
-        return self.write(chunk) if chunk else self._connection.flow()
+        self.closes = self.closes or self._http10
+        coding = "" if self._http10 else "Transfer-Encoding: chunked\r\n"
+        self._connection.send(self._head(status, headers, coding))
 
-    def write(self, chunk: bytes) -> "asyncio.Future[None]":
-        if chunk and not self._head_only:
-            self._connection.send(b"%x\r\n%b\r\n" % (len(chunk), chunk) if self._chunked else chunk)
-        return self._connection.flow()
+    async def write(self, piece: bytes) -> None:
+        """Write a piece, and wait until the client has room for more. ClientGone: it never will."""
+        if piece and not self._head_only:
+            chunk = piece if self._http10 else b"%x\r\n%b\r\n" % (len(piece), piece)
+            self._connection.send(chunk)
+        if not await self._connection.flow():
+            raise ClientGone
 
     def finish(self) -> None:
-        if self._chunked and not self._head_only:
+        """End an answer of pieces."""
+        if not (self._http10 or self._head_only):
             self._connection.send(_STREAM_END)
-        self._connection.finished(self)
-
-    # -- what RequestHandler asks of a connection beside the interface
-
-    def set_close_callback(self, callback: Callable[[], None] | None) -> None:
-        self._on_close = callback
-
-    def detach(self) -> "Exchange":
-        """Hand the answer over to whoever calls; see BaseHandler.reply."""
-        return self
+        self._end()
 
     def close(self) -> None:
         """Cut an answer short: its reader must see that it is not whole."""
         self.closes = True
         self._connection.abort()
+        self._end()
+
+    def _head(self, status: int, headers: Sequence[tuple[str, str]], framing: str) -> bytes:
+        self.closes = self.closes or self._connection.ending
+        if self.closes:
+            framing += "Connection: close\r\n"
+        elif self._http10:
+            framing += "Connection: keep-alive\r\n"
+        content_type = "application/json"
+        lines = [
+            f"HTTP/1.1 {status} {REASONS[status]}\r\n"
+            f"Server: lyftr-server\r\nDate: {self._connection.date()}\r\n"
+        ]
+        for name, value in headers:
+            if name == "Content-Type":
+                content_type = value
+            else:
+                lines.append(f"{name}: {value}\r\n")
+        lines.append(f"Content-Type: {content_type}\r\n{framing}\r\n")
+        return "".join(lines).encode("latin-1")
+
+    def _end(self) -> None:
+        self._on_close = None  # it leads to the handler, whose body would wait for the collector
         self._connection.finished(self)
+
+    # -- what RequestHandler asks of a connection
+
+    def set_close_callback(self, callback: Callable[[], None] | None) -> None:
+        self._on_close = callback
+
+    def detach(self) -> "Exchange":
+        return self
 
     def client_gone(self) -> None:
         callback, self._on_close = self._on_close, None

@@ -38,6 +38,7 @@ class Reader:
         self.upload: Upload | None = None
         self.last = False
         self.discarding = False  # nobody wants to know what else the client sends
+        self.client = ""  # its address
         self._limits = limits
         self._taker = taker
         self._parser = HttpRequestParser(self)
@@ -84,7 +85,7 @@ class Reader:
 
     def refuse(self, status: int) -> None:
         """End with a request that cannot be served; nothing after it makes sense."""
-        upload = self.upload or Upload(monotonic())
+        upload = self.upload or Upload(monotonic(), self.client)
         upload.refusal = status
         self._submit_last(upload)
 
@@ -105,7 +106,7 @@ class Reader:
 
     def on_message_begin(self) -> None:
         if not self.last:
-            self.upload = Upload(monotonic())
+            self.upload = Upload(monotonic(), self.client)
             self._taker.begun(self.upload)
 
     def on_url(self, url: bytes) -> None:

@@ -8,9 +8,8 @@ from email.utils import formatdate
 from time import monotonic
 from typing import Protocol
 
-from tornado.httputil import HTTPServerRequest
-
 from .connection import Connection
+from .exchange import Request, Upload
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +41,9 @@ class Limits:
 class Application(Protocol):
     """What the server needs of the application that it serves."""
 
-    def __call__(self, request: HTTPServerRequest) -> object: ...
+    def __call__(self, request: Request) -> object: ...
 
-    def unserved(self, method: str, path: str, status: int, latency_ms: float) -> str:
+    def unserved(self, upload: Upload, status: int, latency_ms: float) -> str:
         """Record a request that no handler saw: broken, too slow, or gone (499). Return its id."""
 
 

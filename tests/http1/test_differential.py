@@ -2,10 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
+from typing import Any
 
 import pytest
 from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine
+from tornado.netutil import bind_sockets
 from tornado.platform.asyncio import AsyncIOLoop
 
 from lyftr_server import http1
@@ -391,18 +395,49 @@ DIFFERENT: dict[str, tuple[bytes, Outcome, Outcome, str]] = {
 MARKER = request(headers={"X-Request-ID": "marker"})
 
 
+class TornadoExchange:
+    """What our handlers answer on, on a connection of Tornado's own server."""
+
+    def __init__(self, request: HTTPServerRequest) -> None:
+        self.started = monotonic()
+        self._connection: Any = request.connection
+        self._head_only = request.method == "HEAD"
+        self.too_large = len(request.body) > http1.Limits().body_bytes
+
+    def set_close_callback(self, callback: Callable[[], None]) -> None:
+        self._connection.set_close_callback(callback)
+
+    def detach(self) -> "TornadoExchange":
+        return self
+
+    def respond(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
+        fields = HTTPHeaders({"Content-Type": "application/json"} | dict(headers))
+        fields["Content-Length"] = str(len(body))
+        body = b"" if self._head_only else body
+        self._connection.write_headers(ResponseStartLine("", status, "x"), fields, body)
+        self._connection.finish()
+
+
 @pytest.fixture
-def ports(
-    io_loop: AsyncIOLoop, app: Application, http_server: HTTPServer, http_port: int
-) -> Iterator[tuple[int, int]]:
+def ports(io_loop: AsyncIOLoop, app: Application) -> Iterator[tuple[int, int]]:
     """Tornado's port, and ours."""
+
+    def on_tornado(request: HTTPServerRequest) -> None:
+        request.connection = TornadoExchange(request)  # type: ignore[assignment]
+        app(request)  # type: ignore[arg-type]
+
     server = http1.Server(app, http1.Limits())
     app.load = lambda: (server.in_flight, len(server.connections))
+    theirs = HTTPServer(on_tornado)
 
     async def listen() -> int:
+        theirs.add_socket(bound)
         return await server.listen("127.0.0.1", 0)
 
-    yield http_port, io_loop.run_sync(listen)
+    (bound,) = bind_sockets(0, "127.0.0.1")
+    yield bound.getsockname()[1], io_loop.run_sync(listen)
+    theirs.stop()
+    io_loop.run_sync(theirs.close_all_connections)
     assert io_loop.run_sync(lambda: server.drain(1))
 
 

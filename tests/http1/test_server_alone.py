@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tornado.httputil import HTTPServerRequest
 from tornado.platform.asyncio import AsyncIOLoop
 
 from lyftr_server import http1
@@ -26,12 +25,12 @@ class Silent:
         self.gone: list[Any] = []
         self.unserved_statuses: list[int] = []
 
-    def __call__(self, request: HTTPServerRequest) -> None:
+    def __call__(self, request: http1.Request) -> None:
         connection: Any = request.connection
         self.requests.append(request)
         connection.set_close_callback(lambda: self.gone.append(request))
 
-    def unserved(self, method: str, path: str, status: int, latency_ms: float) -> str:
+    def unserved(self, upload: http1.Upload, status: int, latency_ms: float) -> str:
         self.unserved_statuses.append(status)
         return "id"
 
@@ -40,7 +39,7 @@ class Silent:
 
 
 class Failing(Silent):
-    def __call__(self, request: HTTPServerRequest) -> None:
+    def __call__(self, request: http1.Request) -> None:
         raise RuntimeError("before any handler")
 
 
