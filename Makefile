@@ -102,6 +102,9 @@ lint: $(VENV)/.installed-lint ## Style, types, Dockerfile, compose file, shell s
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/yamllint --strict docker-compose.yml config
 	$(BIN)/shellcheck .ci/run
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --quiet .github
 	@if ! command -v promtool >/dev/null; then \
 		echo "lint: promtool (Debian: prometheus) is not here; config/*.yml stay unchecked" >&2; \
 	else \
@@ -129,6 +132,20 @@ bench: $(VENV)/.installed-test ## Messages stored a second
 .PHONY: bench-reads
 bench-reads: $(VENV)/.installed-test ## Time of each kind of read, over up to ROWS stored messages
 	$(BIN)/python -m tests.bench.reads $(if $(ROWS),--rows $(ROWS)) $(ARGS)
+
+.PHONY: hooks
+hooks: $(VENV)/.installed-lint ## From now on lint before each commit
+	printf '#!/bin/sh\nexec make lint\n' >"$$(git rev-parse --git-path hooks)/pre-commit"
+	chmod +x "$$(git rev-parse --git-path hooks)/pre-commit"
+
+.PHONY: map
+map: $(VENV)/.created ## Draw the map in CONTRIBUTING.md anew, from the imports
+	$(BIN)/python -m tests.house_map
+
+.PHONY: dist
+dist: $(VENV)/.created ## Build sdist and wheel of HEAD into dist/, and check them
+	$(PIP) install build twine
+	$(BIN)/python .ci/dist
 
 .PHONY: shell
 shell: install ## A Python shell that has the package

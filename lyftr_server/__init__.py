@@ -1,3 +1,3 @@
 """Receive signed WhatsApp-like messages over HTTP, store each one once, and give them back."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
