@@ -53,8 +53,9 @@ def test_the_routes_are_those_that_exist() -> None:
     names = [re.sub(r"^[A-Z, ]+ ", "", name) for name in first_column("Routes")]
     named = {name for name in names if name.startswith("/")}
     patterns = {handler.route for _, handler in PATTERNS}
-    # The page's own files are a part of /docs.
-    assert named == {route for route in EXACT if not route.startswith("/docs/")} | patterns
+    # The pages' own files are a part of them.
+    parts = ("/docs/", "/inspector/")
+    assert named == {route for route in {*EXACT, *patterns} if not route.startswith(parts)}
 
 
 async def test_the_metrics_are_those_that_exist(client: Client) -> None:

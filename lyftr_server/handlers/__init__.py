@@ -11,6 +11,7 @@ from .docs import (
     SwaggerScriptHandler,
     SwaggerStyleHandler,
 )
+from .inspector import InspectorFileHandler, InspectorHandler
 from .messages import ExportHandler, MessageHandler, MessagesHandler, StatsHandler
 from .operations import (
     HealthHandler,
@@ -22,7 +23,7 @@ from .operations import (
 )
 from .webhook import WebhookHandler
 
-# Paths that stand for themselves, and the one that holds an id.
+# Paths that stand for themselves, and those that hold a name.
 EXACT: dict[str, type[BaseHandler]] = {
     handler.route: handler
     for handler in (
@@ -40,10 +41,12 @@ EXACT: dict[str, type[BaseHandler]] = {
         InitScriptHandler,
         SwaggerScriptHandler,
         SwaggerStyleHandler,
+        InspectorHandler,
     )
 }
 PATTERNS: tuple[tuple[re.Pattern[str], type[BaseHandler]], ...] = (
     (re.compile(r"/messages/([^/]+)"), MessageHandler),
+    (re.compile(r"/inspector/assets/([^/]+)/([^/]+)"), InspectorFileHandler),
 )
 
 

@@ -38,7 +38,7 @@ def document() -> Json:
         "tags": [
             {"name": "messages", "description": "Bring messages in, and get them out."},
             {"name": "operations", "description": "What operators and their tools ask."},
-            {"name": "documentation", "description": "This page."},
+            {"name": "documentation", "description": "Pages for browsers."},
         ],
         "paths": paths(),
         "components": {

@@ -193,6 +193,14 @@ def _documentation_paths() -> Json:
                 {"200": answer_in("A page for browsers.", {"text/html": page})},
             )
         },
+        "/inspector": {
+            "get": operation(
+                "documentation",
+                "getInspector",
+                "A page that shows what arrives",
+                {"200": answer_in("A page for browsers.", {"text/html": page})},
+            )
+        },
         "/openapi.json": {
             "get": operation(
                 "documentation",
