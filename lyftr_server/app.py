@@ -1,9 +1,10 @@
 """The application: configuration, store, metrics and routes, and the end of every request."""
 
 import asyncio
+import contextlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
@@ -14,7 +15,7 @@ from .config import Config
 from .handlers import find
 from .http1 import Upload
 from .log import JsonLines, quoted
-from .metrics import Gauges, Metrics
+from .metrics import Gauge, Metrics
 from .records import Ended
 from .signature import Verifier
 from .store import MessageStore, StoreError
@@ -35,7 +36,8 @@ class Application(tornado.web.Application):
         self.config = config
         self.store = store
         self.verifier = Verifier(*config.secrets)
-        self.metrics = Metrics(config.app_name, config.env, store.metrics, lines.dropped)
+        build = {**store.build, "app": config.app_name, "env": config.env}
+        self.metrics = Metrics(build, store.metrics, lines.dropped)
         self.draining_since: float | None = None  # as time.monotonic has it
         # (requests in flight, connections), from whoever serves this
         self.load: Callable[[], tuple[int, int]] = lambda: (0, 0)
@@ -115,33 +117,25 @@ class Application(tornado.web.Application):
             return str(error)
         return None
 
-    async def gauges(self) -> Gauges:
-        """Read what a scrape shows beside the counters."""
+    async def gauges(self) -> Sequence[Gauge]:
+        """Read what a scrape shows beside the counters. None: not to be had now."""
         in_flight, connections = self.load()
-        files = self.store.files
-        disk = files.disk_bytes()
-        stored = backlog = None
+        store = self.store
+        stored = None
         unready = await self.unready()
         if unready is None:
-            try:
+            with contextlib.suppress(TimeoutError, StoreError):
                 async with asyncio.timeout(PROBE_SECONDS):
-                    stored = await self.store.total()
-                    backlog = await self.store.search_backlog()
-            except (TimeoutError, StoreError):
-                pass  # the samples are missing, which is what is known
-        return Gauges(
-            ready=unready is None,
-            requests_in_flight=in_flight,
-            connections=connections,
-            queue_depth=self.store.queue_depth,
-            queue_limit=self.store.queue_limit,
-            database_bytes=files.database_bytes(),
-            wal_bytes=files.wal_bytes(),
-            disk_free_bytes=disk and disk[0],
-            disk_size_bytes=disk and disk[1],
-            stored_messages=stored,
-            search_backlog=backlog,
-        )
+                    stored = await store.total()
+        return [
+            Gauge("lyftr_ready", "1 when /health/ready says so.", unready is None),
+            Gauge("lyftr_requests_in_flight", "Requests being served.", in_flight),
+            Gauge("lyftr_connections", "Open client connections.", connections),
+            Gauge("lyftr_queue_depth", "Messages that wait for a commit.", store.queue_depth),
+            Gauge("lyftr_queue_limit", "QUEUE_LIMIT.", store.queue_limit),
+            Gauge("lyftr_stored_messages", "Messages in the database.", stored),
+            *(await store.gauges()),
+        ]
 
 
 def _level(status: int, result: str | None) -> str:

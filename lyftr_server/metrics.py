@@ -1,11 +1,11 @@
 """Every metric of the server: born at zero, closed label sets, one registry per application."""
 
 import platform
-import sqlite3
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import tornado
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -70,43 +70,35 @@ class StoreMetrics:
     errors: int = 0
 
 
-@dataclass(frozen=True)
-class Gauges:
-    """What is read at the moment of a scrape. None: not to be had now."""
+class Gauge(NamedTuple):
+    """A figure read at the moment of a scrape, by whoever names it. None: not to be had now."""
 
-    ready: bool
-    requests_in_flight: int
-    connections: int
-    queue_depth: int
-    queue_limit: int
-    database_bytes: int | None
-    wal_bytes: int | None
-    disk_free_bytes: int | None
-    disk_size_bytes: int | None
-    stored_messages: int | None
-    search_backlog: int | None
+    name: str
+    help: str
+    value: float | None
 
 
 class Metrics(Collector):
     """Counts requests and results; renders them with what the rest of the server counts."""
 
     def __init__(
-        self, app_name: str, env: str, store: StoreMetrics, lines_dropped: Callable[[], int]
+        self,
+        build: Mapping[str, str],
+        store: StoreMetrics,
+        lines_dropped: Callable[[], int],
     ) -> None:
         self._requests: Counter[tuple[str, str, int]] = Counter()
         self._durations: dict[tuple[str, str], Histogram] = {}
         self._results = dict.fromkeys(RESULTS, 0)
-        self._build = (
-            __version__,
-            platform.python_version(),
-            tornado.version,
-            sqlite3.sqlite_version,
-            app_name,
-            env,
-        )
+        self._build = {
+            "version": __version__,
+            "python": platform.python_version(),
+            "tornado": tornado.version,
+            **build,
+        }
         self._store = store
         self._lines_dropped = lines_dropped
-        self._gauges: Gauges | None = None
+        self._gauges: Sequence[Gauge] = ()
         self.registry = CollectorRegistry()
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
@@ -125,7 +117,7 @@ class Metrics(Collector):
         """Count how one delivery to /webhook ended: one of RESULTS."""
         self._results[result] += 1
 
-    def render(self, accept: str, gauges: Gauges) -> tuple[bytes, str]:
+    def render(self, accept: str, gauges: Sequence[Gauge]) -> tuple[bytes, str]:
         """Return the exposition and its content type: OpenMetrics when `accept` asks for it."""
         encoder, content_type = choose_encoder(accept)
         self._gauges = gauges
@@ -149,13 +141,14 @@ class Metrics(Collector):
         build = GaugeMetricFamily(
             "lyftr_build_info",
             "What is running; always 1.",
-            labels=("version", "python", "tornado", "sqlite", "app", "env"),
+            labels=tuple(self._build),
         )
-        build.add_metric(self._build, 1)
+        build.add_metric(tuple(self._build.values()), 1)
         yield build
         yield from self._store_families()
-        if self._gauges is not None:
-            yield from _gauge_families(self._gauges)
+        for name, text, value in self._gauges:
+            if value is not None:
+                yield GaugeMetricFamily(name, text, value=value)
 
     def _latency(self) -> Iterable[Metric]:
         every = Histogram(LATENCY_MS)
@@ -194,25 +187,3 @@ class Metrics(Collector):
             "Log lines lost because standard output stalled.",
             value=self._lines_dropped(),
         )
-
-
-def _gauge_families(gauges: Gauges) -> Iterable[Metric]:
-    for name, text, value in (
-        ("lyftr_ready", "1 when /health/ready says so.", gauges.ready),
-        ("lyftr_requests_in_flight", "Requests being served.", gauges.requests_in_flight),
-        ("lyftr_connections", "Open client connections.", gauges.connections),
-        ("lyftr_queue_depth", "Messages that wait for a commit.", gauges.queue_depth),
-        ("lyftr_queue_limit", "QUEUE_LIMIT.", gauges.queue_limit),
-        ("lyftr_database_bytes", "Size of the database file.", gauges.database_bytes),
-        ("lyftr_wal_bytes", "Size of the write-ahead log.", gauges.wal_bytes),
-        ("lyftr_disk_free_bytes", "Free on the database's disk.", gauges.disk_free_bytes),
-        ("lyftr_disk_size_bytes", "Size of the database's disk.", gauges.disk_size_bytes),
-        ("lyftr_stored_messages", "Messages in the database.", gauges.stored_messages),
-        (
-            "lyftr_search_backlog_messages",
-            "Messages the search index does not cover yet.",
-            gauges.search_backlog,
-        ),
-    ):
-        if value is not None:
-            yield GaugeMetricFamily(name, text, value=value)

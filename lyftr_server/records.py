@@ -29,6 +29,36 @@ class Message(NamedTuple):
         return json.dumps(self.as_json(), ensure_ascii=False) + "\n"
 
 
+class Event(NamedTuple):
+    """Something signed that is no message: a status, an edit, an update. Kept raw, and once."""
+
+    kind: str
+    message_id: str | None
+    body: str  # its own JSON, as it came
+
+
+class Delivery(NamedTuple):
+    """What one body holds: stored whole, in one transaction, or not at all."""
+
+    source: str
+    messages: tuple[Message, ...] = ()
+    payloads: tuple[str, ...] = ()  # each message's own JSON as it came; () for our own format
+    events: tuple[Event, ...] = ()
+    body: bytes = b""  # for the list of what was refused, should a message be a conflict
+    request_id: str = ""
+
+
+class Refusal(NamedTuple):
+    """A signed body that cannot be stored as asked; kept, so that nothing signed is lost."""
+
+    source: str
+    result: str  # validation_error or conflict
+    request_id: str
+    message_id: str | None
+    detail: str  # the faults, as JSON
+    body: bytes
+
+
 class Ended(NamedTuple):
     """A request that is over, whoever ended it: what is counted and logged of it."""
 

@@ -8,7 +8,6 @@ import os
 import resource
 import signal
 import socket
-from pathlib import Path
 from time import monotonic
 
 import tornado
@@ -18,7 +17,7 @@ from . import __version__, config, http1, log
 from .app import Application
 from .config import Config
 from .log import JsonLines, Output
-from .store import MessageStore, Unopenable, make_folder
+from .store import MessageStore, Unopenable, Unusable, store_of
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +25,14 @@ CLOSE_SECONDS = 10
 
 
 class Unstartable(Exception):
-    """The server cannot start; the words are for the operator."""
+    """The server cannot start; the words are for the operator.
+
+    `may_pass`: whether it may well start later as it is, so that a supervisor should try again.
+    """
+
+    def __init__(self, words: str, *, may_pass: bool = False) -> None:
+        super().__init__(words)
+        self.may_pass = may_pass
 
 
 def run(
@@ -60,16 +66,13 @@ class _Service:
     async def _run(self, loop: asyncio.AbstractEventLoop) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
-        store = MessageStore(
-            _database(self._config),
-            dedupe_by=self._config.dedupe_by,
-            queue_limit=self._config.queue_limit,
-            on_fatal=self._on_fatal,
-        )
+        store = store_of(self._config, self._on_fatal)
         try:
             await store.open()
-        except Unopenable as error:
+        except Unusable as error:
             raise Unstartable(f"DATABASE_URL: {error}") from error
+        except Unopenable as error:
+            raise Unstartable(f"DATABASE_URL: {error}", may_pass=True) from error
         try:
             await self._serve(store)
         finally:
@@ -88,7 +91,8 @@ class _Service:
         except OSError as error:
             reason = error.strerror or str(error)
             raise Unstartable(
-                f"HOST, PORT: cannot listen on {settings.host}:{settings.port}: {reason}"
+                f"HOST, PORT: cannot listen on {settings.host}:{settings.port}: {reason}",
+                may_pass=not isinstance(error, PermissionError),
             ) from error
         if settings.read_token is None and not _loopback(settings.host):
             log.event(logger, logging.WARNING, "reads_are_open", detail="READ_TOKEN is not set")
@@ -100,7 +104,7 @@ class _Service:
             port=port,
             version=__version__,
             tornado=tornado.version,
-            database=str(store.path),
+            database=store.name,
         )
         # What lives now lives to the end: the collector need not look at it again.
         gc.collect()
@@ -141,17 +145,6 @@ class _Service:
         self._output.close(patience_seconds=0.5)
         # A thread that waits for a dead disk cannot be joined.
         os._exit(status)
-
-
-def _database(settings: Config) -> Path:
-    """Return the database's path. The folder of a relative one is ours to make, data/ above all."""
-    path = settings.database_path
-    if not path.is_absolute():
-        try:
-            make_folder(path.parent)
-        except OSError as error:
-            raise Unstartable(f"DATABASE_URL: {path.parent}: {error.strerror}") from error
-    return path
 
 
 def _loopback(host: str) -> bool:

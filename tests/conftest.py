@@ -20,6 +20,7 @@ from lyftr_server.config import Config
 from lyftr_server.log import JsonLines, Output
 from lyftr_server.signature import sign
 from lyftr_server.store import MessageStore
+from lyftr_server.store.sqlite.store import SqliteStore
 
 from .process import SECRET, RunningServer, as_body
 
@@ -113,16 +114,16 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
     return replace(settings, **getattr(request, "param", {}))
 
 
-StoreFactory = Callable[..., Awaitable[MessageStore]]
+StoreFactory = Callable[..., Awaitable[SqliteStore]]
 
 
 @pytest.fixture
 def open_store(io_loop: AsyncIOLoop) -> Iterator[StoreFactory]:
     """Open stores that are closed at the test's end: a thread left open would never let us go."""
-    stores: list[MessageStore] = []
+    stores: list[SqliteStore] = []
 
-    async def opened(path: Path, **options: Any) -> MessageStore:
-        store = MessageStore(path, **options)
+    async def opened(path: Path, **options: Any) -> SqliteStore:
+        store = SqliteStore(path, **options)
         await store.open()
         stores.append(store)
         return store
@@ -134,7 +135,7 @@ def open_store(io_loop: AsyncIOLoop) -> Iterator[StoreFactory]:
 
 
 @pytest.fixture
-def store(io_loop: AsyncIOLoop, settings: Config, open_store: StoreFactory) -> MessageStore:
+def store(io_loop: AsyncIOLoop, settings: Config, open_store: StoreFactory) -> SqliteStore:
     options = {"dedupe_by": settings.dedupe_by, "queue_limit": settings.queue_limit}
     return io_loop.run_sync(lambda: open_store(settings.database_path, **options))
 

@@ -1,7 +1,7 @@
 """Draws the map of the house in CONTRIBUTING.md from the imports: python -m tests.house_map.
 
-A room's arrows go to what it imports. What another arrow implies is left out, so that the lines show
-the layers (the transitive reduction of the imports).
+A room's arrows go to what it imports. What another arrow implies is left out, so that the lines
+show the layers (the transitive reduction of the imports).
 """
 
 import re

@@ -61,7 +61,7 @@ ROTATION = "tests/faults/test_rotation.py"
 DELIVERIES = "tests/test_handlers_webhook.py"
 LISTINGS = "tests/test_handlers_messages.py"
 OPERATIONS = "tests/test_handlers_operations.py"
-WRITES = "tests/store/test_writer.py"
+WRITES = "tests/store/test_commits.py"
 PROCESS = "tests/test_server.py"
 PAYLOADS = "tests/test_schema.py"
 

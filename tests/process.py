@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lyftr_server.config import VARIABLES
+from lyftr_server.records import Delivery, Message
 from lyftr_server.signature import sign
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,6 +41,11 @@ def message(message_id: str = "m1", **fields: Any) -> dict[str, Any]:
 def as_body(content: Any) -> bytes:
     """Return bytes as they are, anything else as JSON."""
     return content if isinstance(content, bytes) else json.dumps(content).encode()
+
+
+def native(message: Message) -> Delivery:
+    """Return a message as the store takes it from our own format."""
+    return Delivery("native", (message,))
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sqlite3
+from collections.abc import Sequence
 
 import pytest
 
@@ -10,6 +11,7 @@ from lyftr_server import app as module
 from lyftr_server import http1
 from lyftr_server.app import Application
 from lyftr_server.config import Config
+from lyftr_server.metrics import Gauge
 from lyftr_server.records import Ended
 from lyftr_server.store import StoreError
 
@@ -121,7 +123,7 @@ def test_a_request_that_no_handler_saw_is_counted_and_told(
     assert exposition['webhook_requests_total{result="aborted"}'] == (result is not None)
 
 
-def asyncio_gauges(app: Application) -> module.Gauges:
+def asyncio_gauges(app: Application) -> Sequence[Gauge]:
     return asyncio.get_event_loop_policy().get_event_loop().run_until_complete(app.gauges())
 
 

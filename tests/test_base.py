@@ -13,7 +13,7 @@ from lyftr_server.records import Message
 from lyftr_server.store import MessageStore, StoreError
 
 from .conftest import Client, ErrorLog, LogFile
-from .process import RunningServer, ServerSocket, message, samples
+from .process import RunningServer, ServerSocket, message, native, samples
 
 
 @pytest.mark.parametrize("target", ["/messages/%FF", "/messages/%C3"])
@@ -145,7 +145,7 @@ async def test_an_export_is_every_row_as_one_object_a_line(
     client: Client, store: MessageStore
 ) -> None:
     sent = [message(f"m{n:04}", text=f"नº\n{n}") for n in range(1200)]
-    await asyncio.gather(*(store.insert(Message(*each.values())) for each in sent))
+    await asyncio.gather(*(store.insert(native(Message(*each.values()))) for each in sent))
     answer = await client.get("/messages.ndjson")
     assert (answer.code, answer.headers["Content-Type"]) == (200, "application/x-ndjson")
     assert [json.loads(line) for line in answer.body.decode().splitlines()] == sent

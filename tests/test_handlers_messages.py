@@ -16,13 +16,13 @@ from lyftr_server.records import Message
 from lyftr_server.store import MessageStore, StoreError
 
 from .conftest import Client, LogFile
-from .process import RunningServer, message
+from .process import RunningServer, message, native
 
 T = "2025-01-15T10:00:00Z"
 
 
 async def fill(store: MessageStore, *messages: dict[str, Any]) -> None:
-    await asyncio.gather(*(store.insert(Message(*each.values())) for each in messages))
+    await asyncio.gather(*(store.insert(native(Message(*each.values()))) for each in messages))
 
 
 async def listing(client: Client, target: str = "/messages") -> dict[str, Any]:

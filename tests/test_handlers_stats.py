@@ -9,13 +9,13 @@ from lyftr_server.records import Message
 from lyftr_server.store import MessageStore
 
 from .conftest import Client
-from .process import RunningServer, message
+from .process import RunningServer, message, native
 
 DAY_US = 86_400_000_000
 
 
 async def fill(store: MessageStore, *messages: dict[str, Any]) -> None:
-    await asyncio.gather(*(store.insert(Message(*each.values())) for each in messages))
+    await asyncio.gather(*(store.insert(native(Message(*each.values()))) for each in messages))
 
 
 async def stats(client: Client) -> dict[str, Any]:

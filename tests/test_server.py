@@ -313,7 +313,7 @@ def test_a_second_server_on_the_same_database_does_not_start(server: RunningServ
         time.sleep(0.05)  # the first server has nothing left to write
     files = [server.database, server.database.with_name("app.db-wal")]
     before = [path.read_bytes() for path in files]
-    line = refusal(server.folder, DATABASE_URL=f"sqlite:///{server.database}")
+    line = refusal(server.folder, status=1, DATABASE_URL=f"sqlite:///{server.database}")
     assert "another server" in line["detail"]
     assert [path.read_bytes() for path in files] == before
     assert server.deliver(message("m2")).body == OK
@@ -328,7 +328,7 @@ def taken_port() -> Iterator[int]:
 
 
 def test_a_port_that_is_taken_is_a_fault(tmp_path: Path, taken_port: int) -> None:
-    line = refusal(tmp_path, PORT=str(taken_port), DATABASE_URL="sqlite:///app.db")
+    line = refusal(tmp_path, status=1, PORT=str(taken_port), DATABASE_URL="sqlite:///app.db")
     assert line["event"] == "cannot_start"
     assert "PORT" in line["detail"]
     assert str(taken_port) in line["detail"]
@@ -336,7 +336,7 @@ def test_a_port_that_is_taken_is_a_fault(tmp_path: Path, taken_port: int) -> Non
 
 def test_a_host_that_is_not_here_is_a_fault(tmp_path: Path) -> None:
     # 192.0.2.0/24 is for documentation: no machine has it.
-    line = refusal(tmp_path, HOST="192.0.2.1", DATABASE_URL="sqlite:///app.db")
+    line = refusal(tmp_path, status=1, HOST="192.0.2.1", DATABASE_URL="sqlite:///app.db")
     assert "HOST" in line["detail"]
 
 

@@ -49,4 +49,4 @@ def _serve(output: Output) -> int:
         return run(settings, output, lines)
     except Unstartable as error:
         event(logger, logging.ERROR, "cannot_start", detail=str(error))
-        return 2
+        return 1 if error.may_pass else 2

@@ -1,6 +1,7 @@
 """POST /webhook."""
 
 from ..base import RETRY_AFTER, BaseHandler, Refused
+from ..records import Delivery
 from ..schema import parse_message
 from ..store import QueueFull
 
@@ -27,7 +28,8 @@ class WebhookHandler(BaseHandler):
         message = parse_message(self.request.body)
         self.message_id = message.message_id
         try:
-            self.result = await self.application.store.insert(message)
+            delivery = Delivery(self.source, (message,))
+            self.result = await self.application.store.insert(delivery)
         except QueueFull:
             raise _unavailable() from None
         self.reply(200, _OK, [("X-Result", self.result)])

@@ -1,8 +1,36 @@
 """The message store, shared by all handlers of an application."""
 
-from .errors import QueueFull, StoreError, Unopenable
-from .pages import Page
-from .sqlite.files import make_folder
-from .sqlite.store import MessageStore
+from collections.abc import Callable
 
-__all__ = ["MessageStore", "Page", "QueueFull", "StoreError", "Unopenable", "make_folder"]
+from ..config import Config
+from .errors import Fatal, QueueFull, Stopped, StoreError, Unopenable, Unusable
+from .message_store import MessageStore
+from .pages import Page
+
+__all__ = [
+    "Fatal",
+    "MessageStore",
+    "Page",
+    "QueueFull",
+    "Stopped",
+    "StoreError",
+    "Unopenable",
+    "Unusable",
+    "store_of",
+]
+
+
+def store_of(config: Config, on_fatal: Callable[[str], None]) -> MessageStore:
+    """Return the store that DATABASE_URL names, not open yet.
+
+    `on_fatal` hears why, when nothing more can be acknowledged by this process.
+    """
+    # An engine is loaded when it is asked for: nobody waits for another's libraries.
+    from .sqlite.store import SqliteStore
+
+    return SqliteStore(
+        config.database_path,
+        dedupe_by=config.dedupe_by,
+        queue_limit=config.queue_limit,
+        on_fatal=on_fatal,
+    )

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 from lyftr_server.records import Message
-from lyftr_server.store import MessageStore
+from lyftr_server.store.sqlite.store import SqliteStore
 from tests.bench.bodies import messages
+from tests.process import native
 
 # Rows of six values each: within the 32,766 that a statement of SQLite may bind.
 BULK = 5000
@@ -45,12 +46,12 @@ def build_database(path: Path, rows: int) -> None:
 
 
 async def _fill(path: Path, rows: int) -> None:
-    store = MessageStore(path, queue_limit=BULK, max_batch=BULK)
+    store = SqliteStore(path, queue_limit=BULK, max_batch=BULK)
     await store.open()
     try:
         waiting = (Message(*message) for message in messages("before", rows))
         while bulk := list(itertools.islice(waiting, BULK)):
-            await asyncio.gather(*map(store.insert, bulk))
+            await asyncio.gather(*map(store.insert, map(native, bulk)))
         while await store.search_backlog():  # noqa: ASYNC110 - nobody is told when it is done
             await asyncio.sleep(0.1)
     finally:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lyftr_server.store import MessageStore
+from lyftr_server.store.sqlite.store import SqliteStore
 
 from ..conftest import ServerFactory
 from ..process import RunningServer
@@ -161,7 +161,7 @@ def lost_to_power_cuts(
 
 
 async def open_and_close(database: Path) -> None:
-    store = MessageStore(database)
+    store = SqliteStore(database)
     await store.open()
     await store.close()
 

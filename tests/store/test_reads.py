@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from lyftr_server.records import Message
 from lyftr_server.schema import MessageQuery
+from lyftr_server.store import Stopped
 from lyftr_server.store.cursor import key_of
-from lyftr_server.store.sqlite import matching, reads, search, sql, verify
+from lyftr_server.store.sqlite import matching, reads, search, verify
 
 from .databases import MINUTE_US, database, go_on, insert, message, reader, texts
 from .model import DAY_US, Model
@@ -309,9 +310,9 @@ def test_a_read_stops_when_asked(tmp_path: Path) -> None:
     with database(tmp_path / "app.db") as db:
         insert(db, texts("one", "two"))
         for query in (MessageQuery(), MessageQuery(q="o"), MessageQuery(q="one")):
-            with pytest.raises(sql.Stopped):
+            with pytest.raises(Stopped):
                 reads.page(db, query, lambda: True)
-            with pytest.raises(sql.Stopped):
+            with pytest.raises(Stopped):
                 reads.chunk(db, query, None, 10, lambda: True)
         assert not db.in_transaction
 

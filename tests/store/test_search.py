@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lyftr_server.schema import MAX_QUERY, MAX_TEXT, MessageQuery
-from lyftr_server.store.sqlite import matching, reads, search, sql, verify
+from lyftr_server.store import Stopped
+from lyftr_server.store.sqlite import matching, reads, search, verify
 from lyftr_server.store.sqlite.letters import condition
 from lyftr_server.store.sqlite.listing import Scope
 from lyftr_server.store.sqlite.matching import Search, matches
@@ -237,7 +238,7 @@ def test_a_search_stops_between_its_pieces(tmp_path: Path, monkeypatch: pytest.M
 
     with database(tmp_path / "app.db") as db:
         insert(db, texts(*["x"] * 100))
-        with pytest.raises(sql.Stopped):
+        with pytest.raises(Stopped):
             reads.page(db, MessageQuery(q="x"), stop)
         assert asked == 4
         assert not db.in_transaction

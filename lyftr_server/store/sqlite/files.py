@@ -5,7 +5,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from ..errors import StoreError
+from ..errors import StoreError, Unusable
 
 _LEAST_BYTES = 512  # the smallest page
 
@@ -31,12 +31,12 @@ def lock(path: Path) -> int:
 def create_private(path: Path) -> None:
     """Create the database readable by its owner only; SQLite gives its WAL the same mode.
 
-    StoreError for a file too short to be one: SQLite would take it for empty, and overwrite it.
+    Unusable for a file too short to be one: SQLite would take it for empty, and overwrite it.
     """
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     if 0 < os.stat(path).st_size < _LEAST_BYTES:
-        raise StoreError("file is not a database")
+        raise Unusable("file is not a database")
 
 
 def make_folder(path: Path) -> None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from functools import cache
 
-from ...records import Message, Result
+from ...records import Delivery, Message, Refusal, Result
 
 _COLUMNS = "message_id, from_msisdn, to_msisdn, ts, text, created_at"
 
@@ -22,15 +22,18 @@ END
 
 
 def insert(
-    db: sqlite3.Connection, messages: list[Message], last_seq: int
+    db: sqlite3.Connection, batch: Sequence[Delivery | Refusal], last_seq: int
 ) -> tuple[Sequence[Result], int, int]:
-    """Commit the messages; return what became of each, how many are new, and the last seq.
+    """Commit a batch; return what became of each, how many messages are new, and the last seq.
 
     One statement, which is one transaction. Every step of a statement gives up the GIL and may
     wait 5 ms to get it back from a busy loop: 64 statements take 2 to 6 ms longer than one with 64
     rows. `last_seq` is the last before this batch.
     """
     now = time.time_ns() // 1000
+    messages = [
+        message for item in batch if isinstance(item, Delivery) for message in item.messages
+    ]
     values = [value for message in messages for value in (*message, now)]
     cursor = db.execute(_sql(len(messages)), values)
     created = cursor.rowcount

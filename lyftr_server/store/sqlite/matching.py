@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from ...records import Message
 from ..cursor import LAST, Key, Position
+from ..errors import Stopped
 from ..pages import Found, beside, found
 from . import listing, search
 from .letters import condition
 from .listing import Scope
-from .sql import Stop, Stopped, json_row
+from .sql import Stop, json_row
 
 # A search remembers the seqs of so many matches at most, to sort them.
 COLLECTED = 50_000

@@ -7,10 +7,11 @@ from ...records import Message
 from ...schema import MessageQuery
 from .. import cursor
 from ..cursor import LAST, Key, Position
+from ..errors import Stopped
 from ..pages import Found, Page, beside, found
 from . import listing, matching
 from .listing import Scope
-from .sql import Stop, Stopped, snapshot
+from .sql import Stop, snapshot
 
 DAY_US = 86_400_000_000
 MINUTE_US = 60_000_000

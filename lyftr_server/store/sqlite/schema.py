@@ -4,7 +4,7 @@ import logging
 import sqlite3
 import unicodedata
 
-from ..errors import Unopenable
+from ..errors import Unusable
 from .sql import statements, transaction
 
 logger = logging.getLogger(__name__)
@@ -209,11 +209,11 @@ STEPS = (MESSAGES, COUNTS + RECOUNT + COUNT_TRIGGERS, SEARCH)
 VERSION = len(STEPS)
 
 
-class NewerDatabase(Unopenable):
+class NewerDatabase(Unusable):
     """A later version of this program wrote the database."""
 
 
-class ForeignDatabase(Unopenable):
+class ForeignDatabase(Unusable):
     """The file is another program's database."""
 
 

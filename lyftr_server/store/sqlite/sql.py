@@ -10,10 +10,6 @@ from typing import Any
 Stop = Callable[[], bool]
 
 
-class Stopped(Exception):
-    """The reader went away before its answer was ready."""
-
-
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
     """One write transaction: all or nothing."""

@@ -1,0 +1,311 @@
+"""Group commit: all that waits becomes one transaction; a sender hears only after its sync.
+
+Knows no engine. What waits is bounded; whoever waits is answered, whatever happens.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from ..metrics import StoreMetrics
+from ..records import Delivery, Refusal, Result
+from .errors import Fatal, QueueFull, StoreError
+
+logger = logging.getLogger(__name__)
+
+# Messages and events in one transaction, unless a single delivery has more.
+MAX_BATCH = 256
+# Refused bodies in one transaction, so that a flood of them costs good deliveries little.
+MAX_REFUSALS = 4
+# Upkeep begins when nobody came for so long. Whoever comes meanwhile waits for one piece of it.
+IDLE_SECONDS = 0.05
+# A piece of upkeep that failed is tried again after this time.
+UPKEEP_RETRY_SECONDS = 5.0
+
+Item = Delivery | Refusal
+
+
+class Engine(Protocol):
+    """What a database does for group commit. Each raises StoreError; Fatal ends the process."""
+
+    @property
+    def commits_in_flight(self) -> int:
+        """How many transactions may be on their way at a time."""
+
+    async def commit(self, batch: Sequence[Item]) -> Sequence[Result]:
+        """Store all of a batch, synced, or nothing; return what became of each."""
+
+    def commit_began(self) -> None:
+        """Hear that a commit is on its way, before the last one's answers are written."""
+
+    async def probe(self) -> None:
+        """Return if a write succeeds now."""
+
+    async def upkeep(self) -> None:
+        """Do one short piece of what can wait."""
+
+    @property
+    def upkeep_waits(self) -> bool:
+        """Whether upkeep() has anything to do."""
+
+    @property
+    def upkeep_due(self) -> bool:
+        """Whether it can wait for an idle moment no longer."""
+
+
+class _Waiting(NamedTuple):
+    item: Item
+    size: int  # messages and events
+    future: "asyncio.Future[Result]"
+
+
+class Commits:
+    """The bounded queue and the tasks that empty it.
+
+    The first lane also does the probe and the upkeep, in turn with its commits: on an engine with
+    one connection nothing is ever awaited inside another's transaction.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        metrics: StoreMetrics,
+        *,
+        queue_limit: int,
+        max_batch: int = MAX_BATCH,
+        on_fatal: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        self._engine = engine
+        self._metrics = metrics
+        self.limit = queue_limit
+        self._max_batch = max_batch
+        self._on_fatal = on_fatal
+        self._loop = asyncio.get_running_loop()
+        self._deliveries: deque[_Waiting] = deque()
+        self._refusals: deque[_Waiting] = deque()
+        self.depth = 0  # messages taken in but not committed
+        self._probe: asyncio.Future[None] | None = None
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._failing: str | None = None
+        self._upkeep_failing: str | None = None
+        self._upkeep_after = 0.0
+        self._lost = False  # nothing more is acknowledged by this process
+        self._written_at = float("-inf")
+        self._lanes = [
+            asyncio.create_task(self._run(first=not n)) for n in range(engine.commits_in_flight)
+        ]
+
+    @property
+    def full(self) -> bool:
+        return self.depth >= self.limit
+
+    def put(self, item: Item) -> "asyncio.Future[Result]":
+        """Queue what is to be stored; the future is done once it is. QueueFull, StoreError."""
+        if self.full:
+            raise QueueFull
+        if self._closing or self._lost:
+            raise StoreError("the store is closing")
+        if isinstance(item, Refusal):
+            queue, size = self._refusals, 1
+        else:
+            queue, size = self._deliveries, len(item.messages) + len(item.events)
+        waiting = _Waiting(item, size, self._loop.create_future())
+        queue.append(waiting)
+        self.depth += size
+        self._wake.set()
+        return waiting.future
+
+    async def ping(self) -> None:
+        """Return if a write succeeds now, or did within the last second; else StoreError."""
+        if self._failing is None and time.monotonic() - self._written_at < 1:
+            return
+        if self._probe is None:
+            self._probe = self._loop.create_future()
+            self._wake.set()
+        await asyncio.shield(self._probe)
+
+    async def close(self) -> None:
+        """Commit what waits, then end."""
+        self._closing = True
+        self._wake.set()
+        await asyncio.gather(*self._lanes)
+
+    async def _run(self, *, first: bool) -> None:
+        try:
+            await (self._first_lane() if first else self._other_lane())
+        except (Exception, asyncio.CancelledError) as error:
+            # Nobody would ever be answered again.
+            logger.critical("the writer has ended", exc_info=True)
+            self._lost = True
+            failure = self._failed(error)
+            for queue in (self._deliveries, self._refusals):
+                self._resolve(list(queue), failure)
+                queue.clear()
+            self._on_fatal("the writer has ended")
+
+    async def _first_lane(self) -> None:
+        while True:
+            if self._probe is not None:
+                await self._write_probe()
+            if self._waits:
+                await self._commit_all(first=True)
+            elif self._probe is None and not self._upkeep_due:
+                # Nothing was awaited since this was asked, so nothing that came is overlooked.
+                if self._closing:
+                    return
+                await self._idle()
+            # One piece in turn with the commits: a long backlog holds nobody up for longer.
+            if self._upkeep_due:
+                await self._upkeep()
+
+    async def _other_lane(self) -> None:
+        while not self._closing or self._waits:
+            await self._commit_all(first=False)
+            if not self._waits and not self._closing:
+                self._wake.clear()
+                await self._wake.wait()
+
+    async def _idle(self) -> None:
+        """Wait for work; when none comes, do what can wait."""
+        self._wake.clear()
+        patience = IDLE_SECONDS if self._may_keep_up else None
+        if patience is None and self._engine.upkeep_waits:
+            patience = UPKEEP_RETRY_SECONDS
+        try:
+            async with asyncio.timeout(patience):
+                await self._wake.wait()
+        except TimeoutError:
+            while self._may_keep_up and not self._wake.is_set():
+                await self._upkeep()
+
+    # -- commits
+
+    @property
+    def _waits(self) -> bool:
+        return bool(self._deliveries or self._refusals)
+
+    async def _commit_all(self, *, first: bool) -> None:
+        """Commit batch after batch while messages wait, until something else is due.
+
+        The next batch is on its way to the disk while the last one's answers are written.
+        """
+        batch = self._take()
+        commit = self._start_commit(batch)
+        while commit is not None:
+            try:
+                outcome: Sequence[Result] | StoreError = await commit
+            except Exception as error:
+                outcome = self._failed(error)
+            due = first and (self._upkeep_due or self._probe is not None)
+            answered, batch = batch, [] if due else self._take()
+            commit = self._start_commit(batch)
+            self._resolve(answered, outcome)
+
+    def _take(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        size = 0
+        queue = self._deliveries
+        while queue and (not batch or size + queue[0].size <= self._max_batch):
+            batch.append(queue.popleft())
+            size += batch[-1].size
+        refusals = min(len(self._refusals), MAX_REFUSALS)
+        return batch + [self._refusals.popleft() for _ in range(refusals)]
+
+    def _start_commit(self, batch: list[_Waiting]) -> "asyncio.Task[Sequence[Result]] | None":
+        if not batch:
+            return None
+        commit = asyncio.create_task(self._commit(batch))
+        self._loop.call_soon(self._engine.commit_began)
+        return commit
+
+    async def _commit(self, batch: list[_Waiting]) -> Sequence[Result]:
+        if self._lost:
+            raise StoreError("a sync failed before")
+        start = time.perf_counter()
+        results = await self._engine.commit([waiting.item for waiting in batch])
+        self._metrics.commit_seconds.observe(time.perf_counter() - start)
+        self._metrics.batch_size.observe(sum(waiting.size for waiting in batch))
+        self._succeeded()
+        return results
+
+    # -- the probe and upkeep
+
+    async def _write_probe(self) -> None:
+        probe, self._probe = self._probe, None
+        try:
+            if self._lost:
+                raise StoreError("a sync failed before")
+            await self._engine.probe()
+        except StoreError as error:
+            failure = self._failed(error)
+            if probe is not None and not probe.done():
+                probe.set_exception(failure)
+                probe.exception()  # nobody may be waiting for it any more
+        else:
+            self._succeeded()
+            if probe is not None and not probe.done():
+                probe.set_result(None)
+
+    @property
+    def _may_keep_up(self) -> bool:
+        healthy = self._failing is None and time.monotonic() >= self._upkeep_after
+        return healthy and not self._closing and self._engine.upkeep_waits
+
+    @property
+    def _upkeep_due(self) -> bool:
+        return self._engine.upkeep_due and self._may_keep_up
+
+    async def _upkeep(self) -> None:
+        """Do a piece; its failure is not that of deliveries, whose own commits tell of theirs."""
+        try:
+            await self._engine.upkeep()
+        except StoreError as error:
+            self._metrics.errors += 1
+            self._upkeep_after = time.monotonic() + UPKEEP_RETRY_SECONDS
+            if str(error) != self._upkeep_failing:
+                self._upkeep_failing = str(error)
+                logger.error("upkeep of the database failed: %s", error)
+            self._end_if_fatal(error)
+        else:
+            self._upkeep_failing = None
+
+    # -- failures
+
+    def _failed(self, error: BaseException) -> StoreError:
+        """Log the first failure of its kind, not each; a fatal one ends the process."""
+        reason = str(error)
+        self._metrics.errors += 1
+        if reason != self._failing:
+            self._failing = reason
+            logger.error("the database cannot be written: %s", reason)
+        self._end_if_fatal(error)
+        return StoreError(reason)
+
+    def _end_if_fatal(self, error: BaseException) -> None:
+        if isinstance(error, Fatal):
+            self._lost = True
+            self._on_fatal(str(error))
+
+    def _succeeded(self) -> None:
+        self._written_at = time.monotonic()
+        if self._failing is not None:
+            self._failing = None
+            logger.warning("the database can be written again")
+
+    def _resolve(self, batch: list[_Waiting], outcome: Sequence[Result] | StoreError) -> None:
+        self.depth -= sum(waiting.size for waiting in batch)
+        if isinstance(outcome, StoreError):
+            for waiting in batch:
+                if not waiting.future.done():
+                    waiting.future.set_exception(outcome)
+                    waiting.future.exception()
+            return
+        for waiting, result in zip(batch, outcome, strict=True):
+            if (
+                not waiting.future.done()
+            ):  # done: its request was cancelled; it is stored all the same
+                waiting.future.set_result(result)
