@@ -25,6 +25,8 @@ MAX_LOGGED_PATH = 200
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
 # A path that is none of ours may hold anything: a telephone number, say.
 _NUMBER = re.compile("[0-9]{6,}")
+# What became of deliveries that no handler saw.
+_UNSERVED = {408: "aborted", 499: "aborted", 503: "unavailable"}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -38,6 +40,7 @@ class Application(tornado.web.Application):
         self.verifier = Verifier(*config.secrets)
         build = {**store.build, "app": config.app_name, "env": config.env}
         self.metrics = Metrics(build, store.metrics, lines.dropped)
+        self.exports = 0  # that are being sent now
         self.draining_since: float | None = None  # as time.monotonic has it
         # (requests in flight, connections), from whoever serves this
         self.load: Callable[[], tuple[int, int]] = lambda: (0, 0)
@@ -81,12 +84,17 @@ class Application(tornado.web.Application):
         """Return the request's own id, when it may be kept, or a new one."""
         return given if _REQUEST_ID.fullmatch(given) else self._request_ids()
 
+    def wants_body(self, upload: Upload) -> bool:
+        """Whether a request's body is of any use: only deliveries have one."""
+        handler, _ = find(upload.path())
+        return handler.source is not None and upload.method in handler.methods
+
     def unserved(self, upload: Upload, status: int, latency_ms: float) -> str:
         """Record a request that ended before a handler saw it (see http1); return its id."""
         path = upload.path()
         handler, _ = find(path)
         request_id = self.request_id(upload.headers.get("x-request-id", ""))
-        gone = status in (408, 499) and handler.source is not None
+        result = _UNSERVED.get(status) if handler.source is not None else None
         self.record(
             Ended(
                 upload.method,
@@ -97,7 +105,7 @@ class Application(tornado.web.Application):
                 request_id,
                 upload.client,
                 handler.source,
-                "aborted" if gone else None,
+                result,
             )
         )
         return request_id

@@ -17,6 +17,8 @@ from .store import StoreError
 
 logger = logging.getLogger(__name__)
 
+# Of a stream, sent at a time: what a client that does not read costs.
+STREAM_BYTES = 256 << 10
 RETRY_AFTER = ("Retry-After", "1")
 # For answers that carry messages, or what is known of them.
 PRIVATE = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
@@ -126,16 +128,30 @@ class BaseHandler(ServiceMixin, RequestHandler):
     def reply(self, status: int, body: bytes, headers: Headers = ()) -> None:
         """Answer, and end the request."""
         self.status = status
+        exchange = self._exchange()
+        if not exchange.owe(len(body)):
+            # Other clients have not read as much as may be kept for all of them.
+            self.status, headers, body = 503, (RETRY_AFTER,), b'{"detail": "try again later"}'
         headers = (("X-Request-ID", self.request_id), *headers)
-        self._exchange().respond(status, headers, body)
+        exchange.respond(self.status, headers, body)
         self.account()
 
-    def start_stream(self, content_type: str, headers: Headers = ()) -> None:
-        """Begin an answer that is sent piece by piece; an error after this breaks it off."""
+    async def reply_in_pieces(self, body: bytes, headers: Headers = ()) -> None:
+        """Answer 200 with bytes that all requests share: none are copied for a slow reader."""
+        self.start_stream(headers, len(body))
+        for start in range(0, len(body), STREAM_BYTES):
+            await self.send(body[start : start + STREAM_BYTES])
+        self.end_stream()
+
+    def start_stream(self, headers: Headers = (), length: int | None = None) -> None:
+        """Begin a 200 that is sent piece by piece; an error after this breaks it off.
+
+        `length` is the sum of the pieces in bytes, where it is known.
+        """
         self.status = 200
         self._streaming = True
-        own = (("X-Request-ID", self.request_id), ("Content-Type", content_type))
-        self.request.connection.begin(200, (*own, *headers))
+        headers = (("X-Request-ID", self.request_id), *headers)
+        self.request.connection.begin(200, headers, length)
 
     async def send(self, data: bytes) -> None:
         """Send a piece of a stream, and wait until its client has room for more.

@@ -159,7 +159,7 @@ async def test_a_scrape_without_totals_shows_the_rest(
 
 
 def test_what_is_no_http_is_counted_and_told(server: RunningServer) -> None:
-    for raw in (b"BREW / HTTP/1.1\r\nHost: x\r\n\r\n", b"GET\r\n\r\n"):
+    for raw in (b"B(EW / HTTP/1.1\r\nHost: x\r\n\r\n", b"GET\r\n\r\n"):
         with ServerSocket(server.port) as connection:
             connection.send(raw)
             answer = connection.read_answer()

@@ -114,6 +114,21 @@ def test_imports_point_one_way() -> None:
     assert bad == []
 
 
+def test_no_files_of_http1_import_one_another_in_a_circle() -> None:
+    """Types count too: what needs each other's type is one thing, or has a third beneath it."""
+    folder = PACKAGE / "http1"
+    imported: dict[str, set[str]] = {}
+    for path in folder.glob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        names = [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.level]
+        imported[path.stem] = {name for name in names if name is not None}
+    while leaves := {name for name, others in imported.items() if not others}:
+        imported = {
+            name: others - leaves for name, others in imported.items() if name not in leaves
+        }
+    assert imported == {}, "these are a circle, or rest on one"
+
+
 @pytest.mark.parametrize("library", HOMES)
 def test_each_library_has_one_home(library: str) -> None:
     found = [each for each in imports() if each.module.partition(".")[0] == library]

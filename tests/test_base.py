@@ -2,17 +2,21 @@
 
 import asyncio
 import json
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from tornado.web import HTTPError
 
 from lyftr_server.app import Application
+from lyftr_server.base import STREAM_BYTES, BaseHandler
 from lyftr_server.config import Config
+from lyftr_server.handlers.messages import EXPORTS
 from lyftr_server.records import Message
 from lyftr_server.store import MessageStore, StoreError
 
 from .conftest import Client, ErrorLog, LogFile
+from .http1.test_server_alone import until
 from .process import RunningServer, ServerSocket, message, native, samples
 
 
@@ -139,6 +143,115 @@ async def test_an_export_that_fails_midway_breaks_off(
     assert b'"m1"' in answer
     assert b"\r\n0\r\n\r\n" not in answer
     assert log_file.read()[-1]["status"] == 503
+
+
+@pytest.mark.parametrize("when", ["it waits for its client", "it waits for the store"])
+async def test_an_export_ends_with_its_client(
+    client: Client,
+    app: Application,
+    monkeypatch: pytest.MonkeyPatch,
+    log_file: LogFile,
+    when: str,
+) -> None:
+    chunks = 0
+    ended = asyncio.Event()
+
+    async def export(_query: object) -> Any:
+        nonlocal chunks
+        try:
+            while True:
+                chunks += 1
+                if chunks == 3 and when == "it waits for the store":
+                    await asyncio.sleep(60)
+                yield [Message("m1", "+1", "+2", "2025-01-15T10:00:00Z", "x" * 4000)] * 500
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(app.store, "export", export)
+    port = int(client.url.rpartition(":")[2])
+    with ServerSocket(port) as reader:
+        reader.send(b"GET /messages.ndjson HTTP/1.1\r\nHost: x\r\n\r\n")
+        before = -1
+        while chunks != before:  # until it waits
+            before = chunks
+            await asyncio.sleep(0.2)
+        reader.reset()
+    await asyncio.wait_for(ended.wait(), 5)
+    await asyncio.sleep(0.05)
+    assert chunks == before
+    (line,) = log_file.read()
+    assert (line["path"], line["status"]) == ("/messages.ndjson", 499)
+
+
+async def test_an_export_is_sent_in_pieces_of_bounded_size(
+    client: Client, app: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many rows the store reads at a time, and however long they are."""
+    row = Message("m1", "+1", "+2", "2025-01-15T10:00:00Z", "x" * 4096)
+    sizes: list[int] = []
+    send = BaseHandler.send
+
+    async def export(_query: object) -> Any:
+        for _ in range(2):
+            yield [row] * 500
+
+    async def measured(handler: BaseHandler, piece: bytes) -> None:
+        sizes.append(len(piece))
+        await send(handler, piece)
+
+    monkeypatch.setattr(app.store, "export", export)
+    monkeypatch.setattr(BaseHandler, "send", measured)
+    answer = await client.get("/messages.ndjson")
+    assert answer.body == row.as_line().encode() * 1000
+    assert max(sizes) < STREAM_BYTES + len(row.as_line())
+    assert sum(sizes) == len(answer.body)
+
+
+async def test_so_many_exports_at_a_time_and_no_more(
+    client: Client, app: Application, monkeypatch: pytest.MonkeyPatch, log_file: LogFile
+) -> None:
+    go_on = asyncio.Event()
+
+    async def export(_query: object) -> Any:
+        await go_on.wait()
+        yield [Message("m1", "+1", "+2", "2025-01-15T10:00:00Z", "x")]
+
+    monkeypatch.setattr(app.store, "export", export)
+    port = int(client.url.rpartition(":")[2])
+    with ExitStack() as stack:
+        readers = [stack.enter_context(ServerSocket(port)) for _ in range(EXPORTS)]
+        for reader in readers:
+            reader.send(b"GET /messages.ndjson HTTP/1.1\r\nHost: x\r\n\r\n")
+        await until(lambda: app.exports == EXPORTS)
+        answer = await client.get("/messages.ndjson")
+        assert (answer.code, int(answer.headers["Retry-After"])) == (503, 1)
+        readers[0].reset()  # who leaves makes room
+        await until(lambda: app.exports < EXPORTS)
+        later = asyncio.ensure_future(client.get("/messages.ndjson"))
+        await until(lambda: app.exports == EXPORTS)
+        go_on.set()
+        assert (await later).code == 200
+    await until(lambda: app.exports == 0)
+
+
+async def test_a_file_of_the_page_is_sent_in_pieces(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    send = BaseHandler.send
+
+    async def measured(handler: BaseHandler, piece: bytes) -> None:
+        sizes.append(len(piece))
+        await send(handler, piece)
+
+    monkeypatch.setattr(BaseHandler, "send", measured)
+    answer = await client.get("/docs/swagger-ui.js")
+    assert int(answer.headers["Content-Length"]) == len(answer.body) == sum(sizes)
+    assert len(sizes) > 1
+    assert max(sizes) <= STREAM_BYTES
+    assert (await client.request("HEAD", "/docs/swagger-ui.js")).headers["Content-Length"] == str(
+        len(answer.body)
+    )
 
 
 async def test_an_export_is_every_row_as_one_object_a_line(

@@ -59,7 +59,8 @@ class AssetHandler(BaseHandler):
         body, version = await asyncio.to_thread(_asset, self.package, self.file)
         current = self.request.query == f"v={version}"
         caching = _NEVER_CHANGES if current else _CHANGES
-        self.reply(200, body, [("Content-Type", self.content_type), caching, *_SAFE])
+        headers = [("Content-Type", self.content_type), caching, *_SAFE]
+        await self.reply_in_pieces(body, headers)
 
 
 class InitScriptHandler(AssetHandler):

@@ -2,14 +2,18 @@
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from ..base import PRIVATE, BaseHandler, Refused
+from ..base import PRIVATE, RETRY_AFTER, STREAM_BYTES, BaseHandler, Refused
 from ..records import Message
 from ..schema import MessageQuery, parse_query
 from ..store import Page
+
+# At a time: each may hold rows that its client does not read.
+EXPORTS = 32
 
 T = TypeVar("T")
 
@@ -31,6 +35,38 @@ class ReadHandler(BaseHandler):
             return result
         except asyncio.CancelledError:
             raise Refused(499, "client closed request") from None
+
+    async def export(
+        self, chunks: AsyncGenerator[Sequence[T], None], as_line: Callable[[T], str]
+    ) -> None:
+        """Answer with every row as a line of NDJSON."""
+        if self.application.exports >= EXPORTS:
+            raise Refused(503, "too many exports at a time", headers=[RETRY_AFTER])
+        self.application.exports += 1
+        try:
+            async with aclosing(chunks):
+                await self._export(chunks, as_line)
+        finally:
+            self.application.exports -= 1
+        self.end_stream()
+
+    async def _export(
+        self, chunks: AsyncGenerator[Sequence[T], None], as_line: Callable[[T], str]
+    ) -> None:
+        rows: Sequence[T] | None = await self.read(anext(chunks, None))
+        self.start_stream([("Content-Type", "application/x-ndjson"), *PRIVATE])
+        piece = bytearray()
+        while rows and self.request.method == "GET":
+            for row in rows:
+                piece += as_line(row).encode()
+                if len(piece) >= STREAM_BYTES:
+                    # Waits for the client before more is read: memory stays constant.
+                    await self.send(bytes(piece))
+                    piece.clear()
+            if piece:  # what was read is sent before more is read: it may take its time
+                await self.send(bytes(piece))
+                piece.clear()
+            rows = await self.read(anext(chunks, None))
 
     def on_connection_close(self) -> None:
         if self._reading is not None:
@@ -75,14 +111,7 @@ class ExportHandler(ReadHandler):
 
     async def get(self) -> None:
         query = parse_query(self.request.query_arguments)
-        async with aclosing(self.application.store.export(query)) as chunks:
-            rows: list[Message] | None = await self.read(anext(chunks, None))
-            self.start_stream("application/x-ndjson", PRIVATE)
-            while rows and self.request.method == "GET":
-                # Waits for the client before more is read: memory stays constant.
-                await self.send("".join(message.as_line() for message in rows).encode())
-                rows = await self.read(anext(chunks, None))
-        self.end_stream()
+        await self.export(self.application.store.export(query), Message.as_line)
 
 
 class StatsHandler(ReadHandler):

@@ -1,11 +1,14 @@
 """HTTP/1.1 for a Tornado application over llhttp (httptools): framing, limits, timeouts, drain.
 
 Tornado's own parser is Python and takes 100 of the 165 us of a bare request; llhttp (Node's, and
-uvicorn's) takes 5. The application sees a whole Request, as Tornado's handlers know it,
-and answers on its Exchange (RFC 9110, 9112).
+uvicorn's) takes 5. The application sees a whole Request, as Tornado's handlers know it, and
+answers on its Exchange (RFC 9110, 9112).
 """
 
-from .exchange import ClientGone, Exchange, Request, Upload
-from .server import Application, Limits, Server
+from .common import Service
+from .exchange import ClientGone, Exchange
+from .limits import Limits
+from .server import Server
+from .upload import Request, Upload
 
-__all__ = ["Application", "ClientGone", "Exchange", "Limits", "Request", "Server", "Upload"]
+__all__ = ["ClientGone", "Exchange", "Limits", "Request", "Server", "Service", "Upload"]

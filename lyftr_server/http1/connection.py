@@ -1,93 +1,86 @@
 """One client: its bytes become requests, and those are answered one after the other."""
 
 import asyncio
+import json
 import logging
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING
 
-from .exchange import REASONS, Exchange, Request, Upload
-from .reader import Reader
-
-if TYPE_CHECKING:
-    from .server import Server
+from .common import Common
+from .exchange import REASONS, Exchange
+from .intake import Hold, Intake
+from .limits import Share
+from .reader import REQUEST_BYTES, Reader
+from .upload import Request, Upload
 
 logger = logging.getLogger(__name__)
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NEVER = float("inf")
-# Parsed between two looks at what has piled up: 64 KiB of the shortest requests take 1 MB.
-_PIECE = 64 << 10
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """One client, from its first byte to its last.
 
     An upload is being received, earlier ones wait for their turn, one exchange is being answered.
-    Whoever changes these sets `deadline`; there is none while the application works.
+    After each event `_settle` reckons from these what is waited for, and until when.
     """
 
-    def __init__(self, server: "Server") -> None:
-        self._server = server
-        self._limits = server.limits
+    def __init__(self, common: Common) -> None:
+        self._common = common
+        self._limits = common.limits
         self._transport: asyncio.Transport
-        self._reader = Reader(server.limits, self)
+        self._intake: Intake
+        self._share = Share(common.budget, common.limits.own_bytes)
+        self._reader = Reader(common.limits, self._share, self)
         self._waiting: deque[Upload] = deque()
         self._current: Exchange | None = None
-        self._ended = False  # the client sends no more
-        self._held = b""  # received, and not parsed before some of what waits is answered
-        self._reading = True
         self._writable: asyncio.Future[None] | None = None  # while the client does not read
-        self._unsent = 0
+        self._owed = 0  # bytes of the budget, for answers that are not read yet
+        self._ended = False  # the client sends no more
+        self._closing = False  # nor do we
+        self._since = monotonic()  # when it turned to what it does now
+        self._patience = self._limits.head_seconds  # for the next request to begin
+        self._unsent, self._progress = 0, 0.0  # what the client had not taken, and since when
         self._linger_end = 0.0
-        self.deadline = monotonic() + self._limits.head_seconds
+        self.deadline = self._since + self._patience
 
-    # -- asyncio.Protocol
+    # -- asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
+        # Whatever cannot be sent at once is unread: we hear when all of it has left.
+        self._transport.set_write_buffer_limits(0)
+        self._intake = Intake(self._common.turns, self._transport)
         self._reader.client = str(transport.get_extra_info("peername", ("",))[0])
-        self._server.connections.add(self)
-        if self._server.draining:
+        self._common.connections.add(self)
+        if self._common.draining:
             self._transport.close()
 
-    def data_received(self, data: bytes) -> None:
-        if len(data) <= _PIECE and not self._held:
-            self._parse(data)
-            return
-        data, self._held = self._held + data, b""
-        for start in range(0, len(data), _PIECE):
-            if not self._reading:
-                self._held = data[start:]
-                return
-            self._parse(data[start : start + _PIECE])
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._common.inbox
 
-    def _parse(self, data: bytes) -> None:
+    def buffer_updated(self, nbytes: int) -> None:
+        self._intake.received(nbytes)
         if not self._reader.discarding:
-            self._reader.feed(data)
-            if self._waiting and self._piled_up:
-                self._pause()
-        elif self._linger_end:
-            self.deadline = min(monotonic() + self._limits.linger_seconds, self._linger_end)
+            self._reader.feed(bytes(self._common.inbox[:nbytes]))
+        elif self._closing:
+            self._since = monotonic()
+        self._settle()
 
     def eof_received(self) -> bool:
         """The client has sent all it will; it may still read what it is owed."""
         self._abandon()
         self._ended = True
-        if self._current is not None and self._writable is None:
-            self.deadline = monotonic() + self._limits.half_closed_seconds
+        self._since = monotonic()
+        self._settle()
         return self._current is not None or bool(self._waiting)  # or close now
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._server.closed(self)
-        self._held = b""
-        while self._waiting:
-            upload = self._waiting.popleft()
-            self._record(upload, upload.refusal or 499)
+        self._common.closed(self)
+        self._drop_waiting()
         self._abandon()
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
-        self._writable = None
+        self._taken()
         current, self._current = self._current, None
         if current is not None:
             current.client_gone()
@@ -95,45 +88,117 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """A client that does not read is neither read nor answered any more."""
         self._writable = asyncio.get_running_loop().create_future()
-        self._expect_reader()
-        self._pause()
+        self._intake.hold(Hold.UNREAD)
+        self._settle()
 
     def resume_writing(self) -> None:
+        self._taken()
+        self._intake.release(Hold.UNREAD)
+        if self._current is None and not self._closing:
+            self._advance()
+        self._settle()
+
+    def _taken(self) -> None:
+        """Nothing is left unread, or nobody is left to read it."""
+        self._common.unread.give(self._owed)
+        self._owed = 0
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
         self._writable = None
-        if self._transport.is_closing() or self._linger_end:
-            self._resume()
-        elif self._current is None:
-            self._advance()
+
+    # -- what is waited for, and until when
+
+    def _settle(self) -> None:
+        """Reckon anew; to be called after each event."""
+        upload = self._reader.upload
+        if upload is not None and upload.expects_continue and self._free:
+            upload.expects_continue = False
+            if not upload.size:
+                self.send(_CONTINUE)
+        if self._waiting and self._piled_up:
+            self._intake.hold(Hold.UNANSWERED)
         else:
-            self.deadline = _NEVER
-            self._resume()
+            self._intake.release(Hold.UNANSWERED)
+        self.deadline = self._reckon()
+
+    def _reckon(self) -> float:
+        """Return when the client will have had enough time for what it does now."""
+        limits = self._limits
+        if self._writable is not None or self._closing:
+            unsent = self._transport.get_write_buffer_size()
+            if unsent < self._unsent or not self._unsent:
+                self._progress = monotonic()
+            self._unsent = unsent
+            if unsent:
+                return self._progress + limits.write_seconds
+        self._unsent = 0
+        if self._closing:
+            return min(self._since + limits.linger_seconds, self._linger_end)
+        if self._current is not None:
+            # Once it has begun, writing shows whether the client is still there.
+            gone = self._ended and self._current.safe and not self._current.begun
+            return self._since + limits.half_closed_seconds if gone else _NEVER
+        upload = self._reader.upload
+        if upload is None:
+            return self._since + self._patience
+        if upload.head_complete:
+            return max(self._since, upload.body_since) + limits.body_seconds
+        return max(self._since, upload.started) + limits.head_seconds
+
+    def time_out(self) -> None:
+        """The deadline has passed: for a request's rest, the next request, or a reader."""
+        self._settle()  # it may be slow, but it reads
+        if self.deadline > monotonic():
+            return
+        if self._writable is not None or self._closing or self._current is not None:
+            self._transport.abort()
+        elif self._reader.upload is not None:
+            self._reader.refuse(408)
+        else:
+            self._close_gently()
+        self._settle()
+
+    @property
+    def _free(self) -> bool:
+        return self._current is None and self._writable is None and not self._waiting
+
+    @property
+    def _piled_up(self) -> bool:
+        limits = self._limits
+        return len(self._waiting) >= limits.pipelined or self._share.used > limits.body_bytes
+
+    @property
+    def ending(self) -> bool:
+        """Whether no answer follows the current one."""
+        return (self._reader.last or self._common.draining) and not self._waiting
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._current or self._reader.upload or self._waiting)
 
     # -- from the reader
 
-    def begun(self, upload: Upload) -> None:
-        if self._current is None and self._writable is None:
-            self.deadline = upload.started + self._limits.head_seconds
-
-    def awaits_body(self, upload: Upload) -> None:
-        if self._current is None and self._writable is None:
-            self._await_body(upload)
+    def wants_body(self, upload: Upload) -> bool:
+        return self._common.service.wants_body(upload)
 
     def submit(self, upload: Upload) -> None:
-        if self._current is None and self._writable is None and not self._waiting:
+        if self._free:
             self._serve(upload)
+            return
+        if self._share.take(REQUEST_BYTES + upload.head_bytes):
+            upload.reserved += REQUEST_BYTES + upload.head_bytes
         else:
-            self._waiting.append(upload)
+            self._share.give(upload.reserved)
+            upload.drop_body()
+            upload.reserved, upload.refusal = 0, upload.refusal or 503
+        self._waiting.append(upload)
 
     # -- one exchange after the other
 
     def _serve(self, upload: Upload) -> None:
-        self.deadline = _NEVER
-        if self._ended:
-            self.deadline = monotonic() + self._limits.half_closed_seconds
+        self._since = monotonic()
         self._current = exchange = Exchange(self, upload)
-        self._server.in_flight += 1
+        self._common.in_flight += 1
         status = upload.refusal
         if not status:
             try:
@@ -142,28 +207,37 @@ class Connection(asyncio.Protocol):
                 status = 400
             else:
                 try:
-                    self._server.application(request)
+                    self._common.service(request)
                 except Exception:
                     logger.exception("the application failed before it had a handler")
                     status = 500 if self._current is exchange else 0
         if status:
-            self._waiting.clear()
-            request_id = self._record(upload, status)
-            exchange.closes = True
-            detail = REASONS[status].lower().encode()
-            body = b'{"detail": "' + detail + b'"}'
-            exchange.respond(status, [("X-Request-ID", request_id)], body)
+            self._refuse(upload, status, exchange)
+
+    def _refuse(self, upload: Upload, status: int, exchange: Exchange) -> None:
+        headers = [("X-Request-ID", self._record(upload, status))]
+        if status == 503:
+            headers.append(("Retry-After", "1"))
+        self._drop_waiting()
+        exchange.closes = True
+        body = json.dumps({"detail": REASONS[status].lower()}).encode()
+        exchange.respond(status, headers, body)
 
     def finished(self, exchange: Exchange) -> None:
         """The exchange's answer is written: on to the next."""
-        self._server.ended()
+        self._common.ended()
+        self._share.give(exchange.reserved)
         if exchange is not self._current:
             return  # its client is gone
         self._current = None
+        if self._owed and self._writable is None:
+            self._taken()
+        self._since, self._patience = monotonic(), self._limits.idle_seconds
         if exchange.closes:
             self._close_gently()
         elif self._writable is None:
             self._advance()
+        self._settle()
 
     def _advance(self) -> None:
         """Nothing is being answered, and the client reads: take what comes next."""
@@ -171,34 +245,6 @@ class Connection(asyncio.Protocol):
             self._serve(self._waiting.popleft())
         elif self.ending:
             self._close_gently()
-        else:
-            self._rest()
-        self._resume()
-
-    def _rest(self) -> None:
-        """Set the deadline for what the client does next."""
-        upload = self._reader.upload
-        if upload is None:
-            self.deadline = monotonic() + self._limits.idle_seconds
-        elif upload.headers_complete:
-            self._await_body(upload)
-        else:
-            self.deadline = monotonic() + self._limits.head_seconds
-
-    def _await_body(self, upload: Upload) -> None:
-        self.deadline = monotonic() + self._limits.body_seconds
-        if upload.expects_continue and not upload.size:
-            upload.expects_continue = False
-            self.send(_CONTINUE)
-
-    @property
-    def ending(self) -> bool:
-        """Whether no answer follows the current one."""
-        return (self._reader.last or self._server.draining) and not self._waiting
-
-    @property
-    def busy(self) -> bool:
-        return bool(self._current or self._reader.upload or self._waiting)
 
     # -- the ends
 
@@ -209,81 +255,50 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         self._transport.abort()
 
-    def time_out(self) -> None:
-        """The deadline has passed: for a request's rest, the next request, or a reader."""
-        unsent = self._transport.get_write_buffer_size()
-        if 0 < unsent < self._unsent:
-            self._expect_reader()  # slow, but it reads
-        elif unsent or self._reader.discarding or self._transport.is_closing():
-            self._transport.abort()
-        elif self._current is not None:
-            if self._current.begun:
-                self.deadline = _NEVER  # writing shows whether it is still there
-            else:
-                self._transport.abort()
-        elif self._reader.upload is not None:
-            self._reader.refuse(408)
-        else:
-            self._close_gently()
-
     def _abandon(self) -> None:
         """Nothing more is read, perhaps in the middle of a request."""
         upload = self._reader.stop()
         if upload is not None:
             self._record(upload, 499)
 
+    def _drop_waiting(self) -> None:
+        """Nothing more is answered."""
+        while self._waiting:
+            upload = self._waiting.popleft()
+            self._share.give(upload.reserved)
+            self._record(upload, upload.refusal or 499)
+
     def _record(self, upload: Upload, status: int) -> str:
         latency_ms = (monotonic() - upload.started) * 1000
-        return self._server.application.unserved(upload, status, latency_ms)
+        return self._common.service.unserved(upload, status, latency_ms)
 
     def _close_gently(self) -> None:
         """Close; but while a client still sends, a plain close would reset what it has not read."""
-        transport = self._transport
         sending = (self._reader.discarding or self.busy) and not self._ended
         self._abandon()
-        self._reader.discarding = True
-        now = monotonic()
-        if sending and not transport.is_closing():
-            self._linger_end = now + self._limits.body_seconds
-            transport.write_eof()
-            self._resume()
+        self._reader.discarding = self._closing = True
+        self._since = monotonic()
+        if sending and not self._transport.is_closing():
+            self._linger_end = self._since + self._limits.body_seconds
+            self._transport.write_eof()
         else:
-            transport.close()
-        self.deadline = now + self._limits.linger_seconds
-        if self._writable is not None:
-            self._expect_reader()
-
-    def _expect_reader(self) -> None:
-        self._unsent = self._transport.get_write_buffer_size()
-        self.deadline = monotonic() + self._limits.write_seconds
-
-    @property
-    def _piled_up(self) -> bool:
-        sizes = [upload.size for upload in self._waiting]
-        return len(sizes) >= self._limits.pipelined or sum(sizes) > self._limits.body_bytes
-
-    def _pause(self) -> None:
-        if self._reading and not self._transport.is_closing():
-            self._reading = False
-            self._transport.pause_reading()
-
-    def _resume(self) -> None:
-        """Read on, when the client reads too and not too much waits."""
-        if self._reading or self._writable is not None or self._transport.is_closing():
-            return
-        if self._waiting and self._piled_up:
-            return
-        self._reading = True
-        if self._held:
-            self.data_received(b"")
-        if self._reading and not self._transport.is_closing():
-            self._transport.resume_reading()
+            self._linger_end = self._since + self._limits.linger_seconds
+            self._transport.close()
 
     # -- for exchanges
 
-    def send(self, data: bytes) -> None:
+    def send(self, *data: bytes) -> None:
         if not self._transport.is_closing():
-            self._transport.write(data)
+            self._transport.writelines(data)
+
+    def owe(self, size: int) -> bool:
+        """Reserve bytes for an answer until its client has read it; False: there are none left."""
+        if size <= self._limits.unread_bytes:
+            return True
+        if not self._common.unread.take(size):
+            return False
+        self._owed += size
+        return True
 
     async def flow(self) -> bool:
         """Wait until the client has room for more; False: it is gone, or was cut."""
@@ -292,4 +307,4 @@ class Connection(asyncio.Protocol):
         return not self._transport.is_closing()
 
     def date(self) -> str:
-        return self._server.date()
+        return self._common.date()

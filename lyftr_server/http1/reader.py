@@ -1,27 +1,31 @@
 """A client's bytes become requests: llhttp's parser, and what it lets pass and we do not."""
 
+import re
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from httptools import (
     HttpParserCallbackError,
     HttpParserError,
+    HttpParserInvalidMethodError,
     HttpParserUpgrade,
     HttpRequestParser,
 )
 
-from .exchange import Upload
+from .limits import Limits, Share
+from .upload import Upload
 
-if TYPE_CHECKING:
-    from .server import Limits
+# RFC 9110, 9.1: any token may be a method. llhttp knows its own.
+_METHOD = re.compile(rb"(?:\r\n)*([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64})( ?)")
+_KNOWN = b"PATCH"
+# Of a request that nobody answers yet, beside the bytes of its head and body.
+REQUEST_BYTES = 1 << 10
 
 
-class Taker(Protocol):
-    """What the reader tells of."""
+class Receiver(Protocol):
+    """Whom the reader tells of requests."""
 
-    def begun(self, upload: Upload) -> None: ...
-
-    def awaits_body(self, upload: Upload) -> None: ...
+    def wants_body(self, upload: Upload) -> bool: ...
 
     def submit(self, upload: Upload) -> None:
         """Take a request that is whole, or will not be read further."""
@@ -34,39 +38,50 @@ class Reader:
     after it, and whatever the parser still says is ignored.
     """
 
-    def __init__(self, limits: "Limits", taker: Taker) -> None:
+    def __init__(self, limits: Limits, share: Share, receiver: Receiver) -> None:
         self.upload: Upload | None = None
         self.last = False
         self.discarding = False  # nobody wants to know what else the client sends
         self.client = ""  # its address
         self._limits = limits
-        self._taker = taker
+        self._share = share
+        self._receiver = receiver
         self._parser = HttpRequestParser(self)
+        self._start = b""  # of a request whose method is not whole yet
+        self._at_start = True  # no request has ended in what is being parsed
 
     def feed(self, data: bytes) -> None:
+        if self._start:
+            data, self._start = self._start + data, b""
         before = self.upload
         size = before.size if before is not None else 0
+        self._at_start = before is None or not before.target
         try:
             self._parse(data)
         except HttpParserCallbackError as error:
-            if not isinstance(error.__context__, _Refused):
+            if not isinstance(error.__context__, _Faulty):
                 raise
             self.refuse(error.__context__.status)
         except HttpParserError:
             if self.last:
                 self.discarding = True  # more than the request that was to be the last
             else:
+                self._name_method(data)
                 self.refuse(400)
         else:
             upload = self.upload
-            if upload is not None and upload is before and upload.size == size:
-                # A header is not seen before its end, chunk extensions and trailers never: what
-                # llhttp keeps to itself has to be bounded here.
-                upload.fruitless += len(data)
-                if upload.fruitless > self._limits.head_bytes:
-                    self.refuse(431)
-            elif upload is not None:
-                upload.fruitless = 0
+            if upload is not None:
+                self._look_after(upload, data, upload is before and upload.size == size)
+
+    def _look_after(self, upload: Upload, data: bytes, idle: bool) -> None:
+        if not upload.target and self._at_start:
+            self._start_again(data)
+        upload.idle_bytes = upload.idle_bytes + len(data) if idle else 0
+        # A header is not seen before its end, chunk extensions and trailers never: what
+        # llhttp keeps to itself has to be bounded here.
+        limits = self._limits
+        if upload.idle_bytes > (limits.extra_bytes if upload.head_complete else limits.head_bytes):
+            self.refuse(431)
 
     def _parse(self, data: bytes) -> None:
         while True:
@@ -74,18 +89,50 @@ class Reader:
                 self._parser.feed_data(data)
                 return
             except HttpParserUpgrade as offer:
-                upload = self.upload
+                upload, self.upload = self.upload, None
                 if upload is None:
                     self.discarding = True  # after CONNECT comes no HTTP
                     return
                 # We speak nothing to upgrade to, and httptools skips the body of such a request
                 # (Java's client sends one): the request is read again without the offer.
                 self._parser = HttpRequestParser(self)
+                self._at_start = True
                 data = upload.head_without_upgrade() + data[offer.args[0] :]
+            except HttpParserInvalidMethodError:
+                upload, match = self.upload, _METHOD.match(data)
+                if upload is None or not (self._at_start and match) or match[1] == _KNOWN:
+                    raise
+                if not match[2]:
+                    if match.end() < len(data):
+                        raise
+                    self._start_again(data)
+                    return
+                # A method that llhttp does not know is read as if it were one that it does.
+                self._parser = HttpRequestParser(self)
+                upload.method = match[1].decode("ascii")
+                data = _KNOWN + data[match.end(1) :]
+
+    def _start_again(self, data: bytes) -> None:
+        """Keep the first bytes of a method until it is whole; they are few."""
+        self._start = data
+        self._parser = HttpRequestParser(self)
+
+    def _name_method(self, data: bytes) -> None:
+        """Learn the method of a request whose head is broken: HEAD's answer has no body."""
+        upload = self.upload
+        if upload is None or upload.method:
+            return
+        match = _METHOD.match(data)
+        if upload.target:
+            upload.method = self._parser.get_method().decode("ascii")
+        elif self._at_start and match and match[2]:
+            upload.method = match[1].decode("ascii")
 
     def refuse(self, status: int) -> None:
         """End with a request that cannot be served; nothing after it makes sense."""
         upload = self.upload or Upload(monotonic(), self.client)
+        if upload.target and not upload.method:
+            upload.method = self._parser.get_method().decode("ascii")
         upload.refusal = status
         self._submit_last(upload)
 
@@ -93,21 +140,33 @@ class Reader:
         """Want nothing more; return the request that was not whole, if its head was."""
         upload, self.upload = self.upload, None
         self.last = True
-        return upload if upload is not None and upload.headers_complete else None
+        if upload is None or not upload.head_complete:
+            return None
+        self._release(upload)
+        return upload
 
     def _submit_last(self, upload: Upload) -> None:
         self.upload = None
         self.last = self.discarding = True
-        upload.drop_body()
         upload.keep_alive = False
-        self._taker.submit(upload)
+        self._release(upload)
+        self._receiver.submit(upload)
+
+    def _release(self, upload: Upload) -> None:
+        upload.drop_body()
+        self._share.give(upload.reserved)
+        upload.reserved = 0
+
+    def _reserve(self, upload: Upload, size: int) -> None:
+        if not self._share.take(size):
+            raise _Faulty(503)
+        upload.reserved += size
 
     # -- httptools
 
     def on_message_begin(self) -> None:
-        if not self.last:
+        if not self.last and self.upload is None:
             self.upload = Upload(monotonic(), self.client)
-            self._taker.begun(self.upload)
 
     def on_url(self, url: bytes) -> None:
         upload = self.upload
@@ -116,9 +175,9 @@ class Reader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         upload = self.upload
-        if upload is not None and not upload.headers_complete:  # else a trailer
+        if upload is not None and not upload.head_complete:  # else a trailer
             if upload.header_count == self._limits.headers:
-                raise _Refused(431)
+                raise _Faulty(431)
             upload.add_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
@@ -126,10 +185,10 @@ class Reader:
         if upload is None:
             return
         parser = self._parser
-        upload.headers_complete = True
-        upload.method = parser.get_method().decode("ascii")
+        upload.head_complete = True
+        upload.method = upload.method or parser.get_method().decode("ascii")
         upload.version = parser.get_http_version()
-        upload.keep_alive = parser.should_keep_alive()
+        upload.keep_alive = parser.should_keep_alive() and not _closes_1_0(upload)
         if parser.should_upgrade():
             if upload.method != "CONNECT":
                 upload.offers_upgrade = True  # see _parse
@@ -138,50 +197,66 @@ class Reader:
         self._check_head(upload)
         if upload.too_large:
             self._submit_last(upload)  # the application refuses it
-        else:
-            self._taker.awaits_body(upload)
 
     def _check_head(self, upload: Upload) -> None:
         headers, limits = upload.headers, self._limits
         if upload.head_bytes + len(upload.target) > limits.head_bytes:
-            raise _Refused(431)
+            raise _Faulty(431)
         if upload.version not in ("1.0", "1.1"):
-            raise _Refused(505)
+            raise _Faulty(505)
         length = headers.get("content-length")
-        if length is not None:
-            upload.too_large = len(length) > 18 or int(length) > limits.body_bytes
         coding = headers.get("transfer-encoding")
         if coding is not None:
             if upload.version == "1.0":
-                raise _Refused(400)
+                raise _Faulty(400)
             if coding.lower() != "chunked":
-                raise _Refused(501)
+                raise _Faulty(501)
         expected = headers.get("expect")
         if expected is not None:
             if expected.lower() != "100-continue":
-                raise _Refused(417)
+                raise _Faulty(417)
             upload.expects_continue = upload.version == "1.1"
+        if length is not None:
+            upload.too_large = len(length) > 18 or int(length) > limits.body_bytes
+        if upload.too_large or (length is None and coding is None):
+            return
+        upload.body_since = monotonic()
+        upload.wants_body = self._receiver.wants_body(upload)
+        if upload.wants_body and length is not None:
+            self._reserve(upload, int(length))
 
     def on_body(self, chunk: bytes) -> None:
         upload = self.upload
         if upload is None:
             return
-        if upload.size + len(chunk) > self._limits.body_bytes:
+        size = upload.size + len(chunk)
+        if size > self._limits.body_bytes:
             upload.too_large = True
             self._submit_last(upload)
-        else:
-            upload.add(chunk)
+            return
+        if upload.wants_body and size > upload.reserved:
+            self._reserve(upload, size - upload.reserved)
+        upload.add(chunk)
 
     def on_message_complete(self) -> None:
         upload = self.upload
+        self._at_start = False
         if upload is not None and not upload.offers_upgrade:
             self.upload = None
             if not upload.keep_alive:
                 self.last = True
-            self._taker.submit(upload)
+            self._receiver.submit(upload)
 
 
-class _Refused(Exception):
+def _closes_1_0(upload: Upload) -> bool:
+    """Whether a client of HTTP/1.0 says close beside keep-alive, which llhttp overlooks."""
+    if upload.version != "1.0":
+        return False
+    options = upload.headers.get("connection", "").lower().split(",")
+    return "close" in [option.strip() for option in options]
+
+
+class _Faulty(Exception):
     """Raised inside a parser's callback: the request ends with this status."""
 
     def __init__(self, status: int) -> None:

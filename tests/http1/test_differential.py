@@ -67,6 +67,8 @@ SAME: dict[str, bytes] = {
     "options": request("OPTIONS", "/webhook"),
     "patch": request("PATCH", "/", body=b"x"),
     "unusual method": request("PROPFIND", "/messages"),
+    "lower-case method": b"get /health HTTP/1.1\r\nHost: a\r\n\r\n",
+    "unknown method": b"BREW /health HTTP/1.1\r\nHost: a\r\n\r\n",
     "delivery": DELIVERY,
     "delivery with another type": _delivery(Content_Type="text/plain"),
     "delivery as a form": _delivery(Content_Type="application/x-www-form-urlencoded"),
@@ -140,7 +142,7 @@ SAME: dict[str, bytes] = {
     "chunk with underscore": CHUNKED + b"0_3\r\nabc\r\n0\r\n\r\n",
     "chunk without size": CHUNKED + b"\r\nabc\r\n0\r\n\r\n",
     "chunk of no hex": CHUNKED + b"xyz\r\nabc\r\n0\r\n\r\n",
-    "expect": _delivery(Expect="100-continue"),
+    "expect in capitals": _delivery(Expect="100-Continue"),
     "preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "coding with a space behind": HEAD + b"Transfer-Encoding: chunked \r\n\r\n0\r\n\r\n",
     "length of 2^64": HEAD + b"Content-Length: 18446744073709551616\r\n\r\n",
@@ -275,11 +277,11 @@ DIFFERENT: dict[str, tuple[bytes, Outcome, Outcome, str]] = {
         ((200,), True),
         "RFC 9110, 10.1.1: to be ignored",
     ),
-    "expect in capitals": (
-        _delivery(Expect="100-Continue"),
-        ((200,), False),
+    "expect": (
+        _delivery(Expect="100-continue"),
         ((100, 200), False),
-        "RFC 9110, 10.1.1: case does not matter",
+        ((200,), False),
+        "RFC 9110, 10.1.1: not when the body is there already",
     ),
     "expect something else": (
         request(headers={"Expect": "more"}),
@@ -316,12 +318,6 @@ DIFFERENT: dict[str, tuple[bytes, Outcome, Outcome, str]] = {
         ((401,), False),
         ((400,), True),
         "a reader before us may take the second",
-    ),
-    "lower-case method": (
-        b"get /health HTTP/1.1\r\nHost: a\r\n\r\n",
-        ((405,), False),
-        ((400,), True),
-        "llhttp knows its methods",
     ),
     "no version": (b"GET /health\r\n\r\n", ((400,), True), ((505,), True), "that is HTTP/0.9"),
     "relative target": (
@@ -366,12 +362,6 @@ DIFFERENT: dict[str, tuple[bytes, Outcome, Outcome, str]] = {
         ((200,), False),
         "RFC 9112, 3: a recipient may read it by its words",
     ),
-    "unknown method": (
-        b"BREW /health HTTP/1.1\r\nHost: a\r\n\r\n",
-        ((405,), False),
-        ((400,), True),
-        "llhttp knows its methods",
-    ),
     "version 0.9": (
         request(version="0.9"),
         ((400,), True),
@@ -409,6 +399,9 @@ class TornadoExchange:
 
     def detach(self) -> "TornadoExchange":
         return self
+
+    def owe(self, size: int) -> bool:
+        return True
 
     def respond(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
         fields = HTTPHeaders({"Content-Type": "application/json"} | dict(headers))

@@ -1,9 +1,12 @@
 """The server under applications that no handler of ours is: silent, failing, or answering late."""
 
 import asyncio
+import contextlib
 import gc
+import socket
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,6 +33,9 @@ class Silent:
         self.requests.append(request)
         connection.set_close_callback(lambda: self.gone.append(request))
 
+    def wants_body(self, upload: http1.Upload) -> bool:
+        return True
+
     def unserved(self, upload: http1.Upload, status: int, latency_ms: float) -> str:
         self.unserved_statuses.append(status)
         return "id"
@@ -48,14 +54,16 @@ QUICK = http1.Limits(
 )
 
 
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(3):
+async def until(true: Callable[[], bool], seconds: float = 5) -> None:
+    async with asyncio.timeout(seconds):
         while not true():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
-async def start(application: http1.Application) -> tuple[http1.Server, int]:
-    server = http1.Server(application, QUICK)
+async def start(
+    application: http1.Service, limits: http1.Limits = QUICK
+) -> tuple[http1.Server, int]:
+    server = http1.Server(application, limits)
     return server, await server.listen("127.0.0.1", 0)
 
 
@@ -90,6 +98,81 @@ async def test_a_client_that_half_closes_gets_a_quick_answer(io_loop: AsyncIOLoo
         application.answer(number)
     assert (await reader.read()).count(b"HTTP/1.1 200 OK") == 3
     assert application.gone == []
+    writer.close()
+    assert await server.drain(1)
+
+
+async def test_who_delivers_and_half_closes_is_not_cut(io_loop: AsyncIOLoop) -> None:
+    """It has said all that it has to say, and the disk may need its time."""
+    application = Silent()
+    server, port = await start(application)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request("POST", "/webhook", body=b"{}"))
+    writer.write_eof()
+    await until(lambda: len(application.requests) == 1)
+    await asyncio.sleep(3 * QUICK.half_closed_seconds)
+    application.answer(0)
+    assert b"200 OK" in await reader.read()
+    writer.close()
+    # Who only reads is taken for gone.
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(LIVE)
+    writer.write_eof()
+    await until(lambda: len(application.gone) == 1)
+    application.answer(1)
+    writer.close()
+    assert await server.drain(1)
+
+
+async def test_a_last_answer_waits_for_its_reader_as_any_other(io_loop: AsyncIOLoop) -> None:
+    """Not only as long as we wait for a client that we refused to fall silent."""
+    application = Silent()
+    server, port = await start(
+        application, replace(QUICK, linger_seconds=0.1, write_seconds=3, sweep_seconds=0.02)
+    )
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", port))
+        await loop.sock_sendall(client, request(headers={"Connection": "close"}))
+        await until(lambda: len(application.requests) == 1)
+        (connection,) = server.connections
+        small = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
+        small.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        application.requests[0].connection.respond(200, (), bytes(50_000))
+        await asyncio.sleep(0.6)
+        received = b""
+        while piece := await loop.sock_recv(client, 4096):
+            received += piece
+    assert received.endswith(bytes(50_000))
+    assert await server.drain(1)
+
+
+@pytest.mark.parametrize("how", ["leaves", "does not read"])
+async def test_an_answer_in_pieces_learns_that_its_client_is_gone(
+    io_loop: AsyncIOLoop, how: str
+) -> None:
+    application = Silent()
+    server, port = await start(application)
+    _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    writer.write(LIVE)
+    await until(lambda: len(application.requests) == 1)
+    exchange = application.requests[0].connection
+    exchange.begin(200, [("Content-Type", "text/plain")])
+    written = 0
+    with contextlib.suppress(http1.ClientGone):
+        while True:
+            await asyncio.wait_for(exchange.write(bytes(1 << 18)), 10)
+            written += 1
+            if how == "leaves" and written == 3:
+                writer.transport.abort()
+    await until(lambda: application.gone == application.requests)
+    # It is as gone when asked once more, and no longer counts when it is given up.
+    with pytest.raises(http1.ClientGone):
+        await exchange.write(b"x")
+    exchange.close()
+    assert server.in_flight == 0
     writer.close()
     assert await server.drain(1)
 
@@ -195,13 +278,11 @@ async def test_one_connection_that_cannot_time_out_stops_no_other_timeout(
     io_loop: AsyncIOLoop, error_log: ErrorLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error_log.expected = True
-    server, port = await start(Silent())
+    server, port = await start(Silent(), replace(QUICK, head_seconds=0.2))
     clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
     await until(lambda: len(server.connections) == 2)
     broken, _ = server.connections
     monkeypatch.setattr(broken, "time_out", lambda: 1 / 0)
-    for connection in server.connections:
-        connection.deadline = 0
     for reader, writer in clients:
         assert await reader.read() == b""
         writer.close()

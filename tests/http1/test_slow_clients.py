@@ -272,7 +272,10 @@ def test_a_streamed_answer_that_nobody_reads_is_cut(filled: Target, how: str) ->
     filled.settle()
     lines = [line for line in filled.lines_since(mark) if line["path"] == "/messages.ndjson"]
     assert len(lines) == 12
-    assert {line["status"] for line in lines} == {200, 499}
+    # Those that fit into the kernel's buffers were written; where it stuck, it ended.
+    statuses = [line["status"] for line in lines]
+    assert statuses == sorted(statuses)
+    assert statuses[-1] == 499
 
 
 def test_a_client_that_half_closes_and_never_reads_is_cut(filled: Target) -> None:
