@@ -12,6 +12,7 @@ import tornado.web
 from tornado.httputil import HTTPServerRequest
 
 from .config import Config
+from .feed import Feed
 from .handlers import find
 from .http1 import Upload
 from .log import JsonLines, quoted
@@ -37,6 +38,7 @@ class Application(tornado.web.Application):
         super().__init__()
         self.config = config
         self.store = store
+        self.feed = Feed(store)
         self.verifier = Verifier(*config.secrets)
         build = {**store.build, "app": config.app_name, "env": config.env}
         self.metrics = Metrics(build, store.metrics, lines.dropped)
@@ -66,6 +68,7 @@ class Application(tornado.web.Application):
         self.metrics.request(ended.method, ended.route, ended.status, ended.latency_ms)
         if ended.result is not None:
             self.metrics.result(ended.result)
+            self.feed.wake()
         level = _level(ended.status, ended.result)
         if _LEVELS[level] < self._threshold:
             return

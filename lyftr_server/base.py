@@ -80,16 +80,18 @@ class ServiceMixin:
             challenge = ("WWW-Authenticate", 'Bearer realm="lyftr"')
             raise Refused(401, "a bearer token is required", headers=[challenge, *PRIVATE])
 
+    def latency_ms(self) -> float:
+        return (monotonic() - self.started) * 1000
+
     def account(self) -> None:
         """Count the ended request and write its line."""
-        latency_ms = (monotonic() - self.started) * 1000
         self.application.record(
             Ended(
                 self.request.method,
                 self.route,
                 self.request.path,
                 self.status,
-                latency_ms,
+                self.latency_ms(),
                 self.request_id,
                 self.request.remote_ip,
                 self.source,

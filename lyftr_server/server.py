@@ -115,6 +115,7 @@ class _Service:
         _notify("STOPPING=1")
         log.event(logger, logging.INFO, "draining", requests_in_flight=server.in_flight)
         application.draining_since = monotonic()
+        application.feed.end()
         whole = await server.drain(settings.drain_seconds)
         watchdog.cancel()
         if not whole:

@@ -191,6 +191,8 @@ def test_the_page_shows_every_operation_and_can_call_each(
     assert {path.replace("\u200b", "") for path in shown} == set(document()["paths"])
     for methods in document()["paths"].values():
         for described in methods.values():
+            if described["operationId"] == "followMessages":
+                continue  # its answer has no end
             operation = visited.operation(described["operationId"])
             assert visited.execute(operation, visited.server.url).status == 200
             operation.locator(".response-col_status", has_text="200").first.wait_for()

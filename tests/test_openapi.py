@@ -339,7 +339,9 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         pytest.param("/messages/{message_id}", "/messages/%ff", 400, id="path not UTF-8"),
         pytest.param("/messages.ndjson", "/messages.ndjson", 200, id="export"),
         pytest.param("/messages.ndjson", "/messages.ndjson?from=x", 422, id="bad export"),
+        pytest.param("/messages/stream", "/messages/stream?until=x", 422, id="bad stream"),
         pytest.param("/stats", "/stats", 200, id="stats"),
+        pytest.param("/inspector", "/inspector", 200, id="inspector"),
         pytest.param("/health", "/health", 200, id="health"),
         pytest.param("/health/live", "/health/live", 200, id="liveness"),
         pytest.param("/health/ready", "/health/ready", 200, id="readiness"),
@@ -357,7 +359,7 @@ def test_reads_answer_as_documented(
     check(path, "get", answer)
 
 
-@pytest.mark.parametrize("path", ["/messages", "/messages.ndjson", "/stats"])
+@pytest.mark.parametrize("path", ["/messages", "/messages.ndjson", "/messages/stream", "/stats"])
 def test_a_missing_token_is_answered_as_documented(filled: RunningServer, path: str) -> None:
     answer = filled.get(path)
     assert answer.status == 401

@@ -21,6 +21,7 @@ from .operations import (
     ReadyHandler,
     RootHandler,
 )
+from .stream import StreamHandler
 from .webhook import WebhookHandler
 
 # Paths that stand for themselves, and those that hold a name.
@@ -30,6 +31,7 @@ EXACT: dict[str, type[BaseHandler]] = {
         WebhookHandler,
         MessagesHandler,
         ExportHandler,
+        StreamHandler,
         StatsHandler,
         HealthHandler,
         LiveHandler,

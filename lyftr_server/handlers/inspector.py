@@ -60,7 +60,7 @@ class InspectorFileHandler(BaseHandler):
             raise Refused(404, "not found")
         caching = _NEVER_CHANGES if version == files.version else _CHANGES
         content_type = _TYPES[Path(name).suffix] + _UTF8
-        self.reply(200, body, [("Content-Type", content_type), caching, *_SAFE])
+        await self.reply_in_pieces(body, [("Content-Type", content_type), caching, *_SAFE])
 
 
 class _Files(NamedTuple):

@@ -95,6 +95,7 @@ def _message_paths() -> Json:
                 parameters=parameters("limit", "offset", "cursor"),
             )
         },
+        "/messages/stream": {"get": _stream()},
         "/stats": {
             "get": _read(
                 "getStats",
@@ -103,6 +104,36 @@ def _message_paths() -> Json:
             )
         },
     }
+
+
+_STREAM = """\
+Server-sent events: `event: message`, `id` (the place in the order of storing), `data` (a
+StoredMessage). Without a place it begins now; `Last-Event-ID`, or `after`, resumes behind an
+earlier `id` without a gap or a repeat, however long ago. A comment comes every 15 seconds; the
+server ends the stream, with `retry`, when it stops or when the reader falls too far behind: resume.
+At most 100 read at a time.
+"""
+
+
+def _stream() -> Json:
+    place = {"type": "string", "description": "The `id` of an event of this stream."}
+    after = {"name": "after", "in": "query", "schema": place}
+    resumed = {"name": "Last-Event-ID", "in": "header", "schema": place}
+    filters = [
+        each for each in parameters() if each["name"] in ("from", "from_msisdn", "since", "q")
+    ]
+    row = json.dumps(EXAMPLE, ensure_ascii=False)
+    example = f"event: message\nid: 1\ndata: {row}\n\n"
+    return _read(
+        "followMessages",
+        "Messages as they are stored",
+        {
+            "200": answer_in("Events.", {"text/event-stream": ({"type": "string"}, example)}),
+            "422": ref("responses", "Invalid"),
+        },
+        description=_STREAM,
+        parameters=[*filters, after, resumed],
+    )
 
 
 def _webhook() -> Json:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from ..config import Config
+from .cursor import instant
 from .errors import Fatal, QueueFull, Stopped, StoreError, Unopenable, Unusable
 from .message_store import MessageStore
 from .pages import Page
@@ -16,6 +17,7 @@ __all__ = [
     "StoreError",
     "Unopenable",
     "Unusable",
+    "instant",
     "store_of",
 ]
 

@@ -151,3 +151,17 @@ class MessageStore(ABC):
     @abstractmethod
     def export(self, query: MessageQuery) -> AsyncGenerator[list[Message], None]:
         """Yield all rows that match, in the listing's order, some at a time, in constant memory."""
+
+    @abstractmethod
+    async def head(self) -> str:
+        """Return the place behind the newest message, in the order of storing."""
+
+    @abstractmethod
+    async def follow(
+        self, query: MessageQuery, after: str, limit: int
+    ) -> tuple[list[Message], list[str]]:
+        """Return what was stored after a place and fits, in that order, and the place behind each.
+
+        Fewer than `limit` say that no other is stored now. Of the query its sender, since and q
+        count. Invalid for a place that this database never gave.
+        """

@@ -17,7 +17,7 @@ from ..cursor import key_of
 from ..errors import Fatal, StoreError, Unopenable, Unusable
 from ..message_store import MessageStore
 from ..pages import Page
-from . import reads, schema, search, upkeep, verify
+from . import following, reads, schema, search, upkeep, verify
 from .connection import Connection, open_reader, open_writer
 from .files import Files, create_private, lock, make_folder
 from .insert import CONTENT_DEDUPE, insert
@@ -193,6 +193,17 @@ class SqliteStore(MessageStore):
             if self.queue_depth:
                 # Beside deliveries an export takes a tenth of the time, and no more.
                 await asyncio.sleep(min(9 * (time.monotonic() - began), EXPORT_PAUSE_SECONDS))
+
+    async def head(self) -> str:
+        return await self._read(self._listings, following.head)
+
+    async def follow(
+        self, query: MessageQuery, after: str, limit: int
+    ) -> tuple[list[Message], list[str]]:
+        # What everybody waits for is a few rows; what one asks for may be far apart.
+        every = query.q is None and query.sender is None and query.since is None
+        reader = self._listings if every else self._searches
+        return await self._read(reader, following.follow, query, after, limit, reader.stopped)
 
     async def search_backlog(self) -> int:
         """Return the number of messages above the search index's watermark."""

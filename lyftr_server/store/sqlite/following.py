@@ -1,0 +1,88 @@
+"""Messages in the order of storing: what comes after a place, in short reads."""
+
+import json
+import sqlite3
+from typing import Any
+
+from ...records import Message
+from ...schema import Fault, Invalid, MessageQuery
+from ..cursor import instant
+from ..errors import Stopped
+from .letters import condition
+from .sql import Stop
+
+# Looked at in one statement. A statement is a snapshot; between two of them the WAL can be reset.
+PIECE_ROWS = 2000
+_MAX_SEQ = 2**63 - 1
+
+
+def head(db: sqlite3.Connection) -> str:
+    """Return the place behind the newest message."""
+    return str(_last(db))
+
+
+def follow(
+    db: sqlite3.Connection, query: MessageQuery, after: str, limit: int, stop: Stop
+) -> tuple[list[Message], list[str]]:
+    """Return the first messages after a place that fit, and the place behind each of them.
+
+    Fewer than `limit` say that no other is stored now. `query`: its sender, since and q count.
+    Invalid for a place that this database never gave.
+    """
+    seq = _checked(db, after)
+    where, values = _filter(query)
+    folded = query.q.casefold() if query.q else ""
+    rows: list[Message] = []
+    places: list[str] = []
+    while True:
+        if stop():
+            raise Stopped
+        last, hits = db.execute(
+            "WITH piece AS MATERIALIZED (SELECT seq, message_id, from_msisdn, to_msisdn, ts, text,"
+            " instant FROM messages WHERE seq > ? ORDER BY seq LIMIT ?)"
+            " SELECT (SELECT max(seq) FROM piece), (SELECT json_group_array(json_array(seq,"
+            " message_id, from_msisdn, to_msisdn, ts, text))"
+            f" FROM (SELECT * FROM piece WHERE {where} ORDER BY seq))",
+            (seq, PIECE_ROWS if where != "true" else limit - len(rows), *values),
+        ).fetchone()
+        if last is None:
+            return rows, places
+        for place, *fields in json.loads(hits):
+            if folded and folded not in fields[4].casefold():
+                continue
+            rows.append(Message(*fields))
+            places.append(str(place))
+            if len(rows) == limit:
+                return rows, places
+        seq = last
+
+
+def _filter(query: MessageQuery) -> tuple[str, list[Any]]:
+    conditions: list[str] = []
+    values: list[Any] = []
+    if query.sender is not None:
+        conditions.append("from_msisdn = ?")
+        values.append(query.sender)
+    if query.since is not None:
+        conditions.append("instant >= ?")
+        values.append(instant(query.since))
+    if query.q:
+        sql, letters, _ = condition(query.q.casefold())
+        conditions.append(f"text IS NOT NULL AND ({sql})")
+        values += letters
+    return " AND ".join(conditions) or "true", values
+
+
+def _checked(db: sqlite3.Connection, after: str) -> int:
+    """Return the place as a number. A restored backup may be older than a reader's place is."""
+    if after.isascii() and after.isdigit() and len(after) < 20:
+        seq = int(after)
+        if seq <= min(_last(db), _MAX_SEQ):
+            return seq
+    raise Invalid(Fault(("query", "after"), "must come from this stream", "place_invalid"))
+
+
+def _last(db: sqlite3.Connection) -> int:
+    """Return the largest seq ever given: AUTOINCREMENT keeps it when rows are deleted."""
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'messages'").fetchone()
+    return int(row[0]) if row else 0
