@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
-from .commands import backup, export, healthcheck, send, serve, sign, verify
+from .commands import backup, export, healthcheck, send, serve, sign, tail, verify
 from .commands.output import abandon
 
-_COMMANDS = (serve, sign, send, healthcheck, export, backup, verify)
+_COMMANDS = (serve, sign, send, tail, healthcheck, export, backup, verify)
 
 _DESCRIPTION = """\
 Receives signed messages as webhooks, stores each exactly once, and shows them.
@@ -16,6 +16,7 @@ Receives signed messages as webhooks, stores each exactly once, and shows them.
   WEBHOOK_SECRET=... lyftr-server serve       run the server
   lyftr-server sign < message.json            sign a body, for curl
   lyftr-server send messages.ndjson           sign and post a file of messages
+  lyftr-server tail                           show messages as they are stored
   lyftr-server export > messages.ndjson       write out what is stored
   lyftr-server backup /backup/lyftr.db        copy the database, while the server runs
 

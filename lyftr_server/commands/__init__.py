@@ -18,6 +18,12 @@ def server_address() -> tuple[str, int]:
     return _ANY.get(host, host), port
 
 
+def server_url() -> str:
+    """Return where a server of this configuration answers. ConfigError."""
+    host, port = server_address()
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def add(
     commands: Commands, name: str, summary: str, *, details: str = "", examples: str = ""
 ) -> argparse.ArgumentParser:

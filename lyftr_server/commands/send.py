@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from ..config import ConfigError, secret
-from . import Commands, add, server_address
+from . import Commands, add, server_url
 from .delivery import Deliveries, Target
 from .progress import Progress
 
@@ -68,7 +68,7 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     try:
         key = secret()
-        target = Target.parse(options.url or _default_url())
+        target = Target.parse(options.url or server_url())
         file = _open(options.file)
     except (ConfigError, ValueError) as error:
         return _failed(f"{error}")
@@ -100,11 +100,6 @@ def _number(least: int, most: int) -> Callable[[str], int]:
         return int(value)
 
     return number
-
-
-def _default_url() -> str:
-    host, port = server_address()
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _open(name: str) -> BinaryIO:
