@@ -92,8 +92,10 @@ VARIABLES: Mapping[str, tuple[str | None, Callable[[str], Any]]] = {
     "DEDUPE_BY": ("message_id", _one_of("message_id", "content")),
     "READ_TOKEN": (None, _token),
     "MAX_BODY_BYTES": ("1048576", _integer(1, 2**30)),
+    "BODY_BUDGET_BYTES": ("67108864", _integer(1, 2**40)),
     "QUEUE_LIMIT": ("10000", _integer(1, 10**7)),
     "DRAIN_SECONDS": ("10", _seconds),
+    "DRAIN_DELAY_SECONDS": ("0", _seconds),
 }
 
 _SCHEMA = vol.Schema(
@@ -119,8 +121,10 @@ class Config:
     dedupe_by: str = "message_id"
     read_token: str | None = field(default=None, repr=False)
     max_body_bytes: int = 1048576
+    body_budget_bytes: int = 67108864
     queue_limit: int = 10000
     drain_seconds: float = 10.0
+    drain_delay_seconds: float = 0.0
 
     @classmethod
     def from_environ(cls) -> "Config":
@@ -135,6 +139,8 @@ class Config:
             values = _SCHEMA(given)
         except vol.MultipleInvalid as error:
             raise ConfigError(faults | _named(error)) from error
+        if values["BODY_BUDGET_BYTES"] < values["MAX_BODY_BYTES"]:
+            faults |= {"BODY_BUDGET_BYTES": "must not be less than MAX_BODY_BYTES"}
         if faults:
             raise ConfigError(faults)
         secret = values.get("WEBHOOK_SECRET") or values["WEBHOOK_SECRET_FILE"]
@@ -150,8 +156,10 @@ class Config:
             dedupe_by=values["DEDUPE_BY"],
             read_token=values.get("READ_TOKEN"),
             max_body_bytes=values["MAX_BODY_BYTES"],
+            body_budget_bytes=values["BODY_BUDGET_BYTES"],
             queue_limit=values["QUEUE_LIMIT"],
             drain_seconds=values["DRAIN_SECONDS"],
+            drain_delay_seconds=values["DRAIN_DELAY_SECONDS"],
         )
 
 

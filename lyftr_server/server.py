@@ -39,7 +39,9 @@ def run(
     settings: Config, output: Output, lines: JsonLines, limits: http1.Limits | None = None
 ) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status. Unstartable when it cannot begin."""
-    limits = limits or http1.Limits(body_bytes=settings.max_body_bytes)
+    limits = limits or http1.Limits(
+        body_bytes=settings.max_body_bytes, budget_bytes=settings.body_budget_bytes
+    )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_Service(settings, output, lines, limits).run())
 
@@ -116,7 +118,7 @@ class _Service:
         log.event(logger, logging.INFO, "draining", requests_in_flight=server.in_flight)
         application.draining_since = monotonic()
         application.feed.end()
-        whole = await server.drain(settings.drain_seconds)
+        whole = await server.drain(settings.drain_seconds, settings.drain_delay_seconds)
         watchdog.cancel()
         if not whole:
             log.event(logger, logging.WARNING, "drain_timed_out", seconds=settings.drain_seconds)

@@ -63,8 +63,10 @@ def test_every_variable_is_taken(environ: Environ) -> None:
         DEDUPE_BY="content",
         READ_TOKEN="t0ken",
         MAX_BODY_BYTES="10",
+        BODY_BUDGET_BYTES="30",
         QUEUE_LIMIT="20",
         DRAIN_SECONDS="0.5",
+        DRAIN_DELAY_SECONDS="2",
     )
     assert Config.from_environ() == Config(
         secrets=(b"new", b"old"),
@@ -77,8 +79,10 @@ def test_every_variable_is_taken(environ: Environ) -> None:
         dedupe_by="content",
         read_token="t0ken",
         max_body_bytes=10,
+        body_budget_bytes=30,
         queue_limit=20,
         drain_seconds=0.5,
+        drain_delay_seconds=2,
     )
 
 
@@ -122,6 +126,8 @@ def test_database_url_names_a_file(environ: Environ, url: str, path: str) -> Non
         pytest.param("MAX_BODY_BYTES", "0", id="no body at all"),
         pytest.param("MAX_BODY_BYTES", "1MB", id="a unit"),
         pytest.param("QUEUE_LIMIT", "0", id="no queue"),
+        pytest.param("BODY_BUDGET_BYTES", "1048575", id="no room for the largest body"),
+        pytest.param("DRAIN_DELAY_SECONDS", "soon", id="a delay in words"),
         pytest.param("QUEUE_LIMIT", "1e3", id="an exponent"),
         pytest.param("DRAIN_SECONDS", "-1", id="negative patience"),
         pytest.param("DRAIN_SECONDS", "inf", id="endless patience"),

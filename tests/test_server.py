@@ -198,7 +198,11 @@ def test_env_file_and_secret_file_are_read(server_factory: ServerFactory, tmp_pa
 
 def test_every_limit_and_switch_reaches_the_server(server_factory: ServerFactory) -> None:
     server = server_factory(
-        MAX_BODY_BYTES="500", QUEUE_LIMIT="77", DEDUPE_BY="content", READ_TOKEN="t0ken"
+        MAX_BODY_BYTES="500",
+        BODY_BUDGET_BYTES="500",
+        QUEUE_LIMIT="77",
+        DEDUPE_BY="content",
+        READ_TOKEN="t0ken",
     )
     assert server.deliver(message("m1")).status == 200
     assert server.deliver(message("m2")).status == 200
@@ -373,6 +377,27 @@ def test_a_slow_upload_in_flight_finishes(server: RunningServer) -> None:
     assert server.wait() == 0
     server.check_output()
     assert stored(server) == ["m1"]
+
+
+def test_a_probe_sees_that_a_drain_begins(server_factory: ServerFactory) -> None:
+    server = server_factory(DRAIN_DELAY_SECONDS="600")
+    server.terminate()
+    server.wait_for("draining")
+    ready = server.get("/health/ready")  # on a connection of its own
+    assert (ready.status, ready.json()["detail"]) == (503, "draining")
+    assert server.get("/health/live").status == 200
+    late = server.deliver(message())
+    assert (late.status, late.headers["Retry-After"]) == (503, "1")
+    server.terminate()
+    assert server.wait() == 128 + signal.SIGTERM
+    server.check_output()
+
+
+def test_a_drain_begins_after_its_delay(server_factory: ServerFactory) -> None:
+    server = server_factory(DRAIN_DELAY_SECONDS="0.3")
+    server.terminate()
+    assert server.wait() == 0
+    server.check_output()
 
 
 def stored(server: RunningServer) -> list[str]:

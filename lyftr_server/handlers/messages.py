@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -55,17 +55,10 @@ class ReadHandler(BaseHandler):
     ) -> None:
         rows: Sequence[T] | None = await self.read(anext(chunks, None))
         self.start_stream([("Content-Type", "application/x-ndjson"), *PRIVATE])
-        piece = bytearray()
         while rows and self.request.method == "GET":
-            for row in rows:
-                piece += as_line(row).encode()
-                if len(piece) >= STREAM_BYTES:
-                    # Waits for the client before more is read: memory stays constant.
-                    await self.send(bytes(piece))
-                    piece.clear()
-            if piece:  # what was read is sent before more is read: it may take its time
-                await self.send(bytes(piece))
-                piece.clear()
+            # Waits for the client before more is read: memory stays constant.
+            for piece in _pieces(map(as_line, rows)):
+                await self.send(piece)
             rows = await self.read(anext(chunks, None))
 
     def on_connection_close(self) -> None:
@@ -123,6 +116,20 @@ class StatsHandler(ReadHandler):
         now_us = time.time_ns() // 1000
         stats: dict[str, Any] = await self.read(self.application.store.stats(now_us))
         self.reply_json(200, stats, PRIVATE)
+
+
+def _pieces(lines: Iterable[str]) -> Iterator[bytes]:
+    """Yield the lines as few pieces, none of which is much larger than STREAM_BYTES."""
+    piece: list[bytes] = []
+    size = 0
+    for line in map(str.encode, lines):
+        piece.append(line)
+        size += len(line)
+        if size >= STREAM_BYTES:
+            yield b"".join(piece)
+            piece, size = [], 0
+    if piece:
+        yield b"".join(piece)
 
 
 def _links(query: MessageQuery, page: Page, by_offset: bool) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from time import monotonic
 
 from .common import Common
 from .exchange import REASONS, Exchange
-from .intake import Hold, Intake
+from .intake import LITTLE_BYTES, Hold, Intake
 from .limits import Share
 from .reader import REQUEST_BYTES, Reader
 from .upload import Request, Upload
@@ -61,7 +61,8 @@ class Connection(asyncio.BufferedProtocol):
         return self._common.inbox
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._intake.received(nbytes)
+        if nbytes > LITTLE_BYTES:
+            self._intake.take_turns()
         if not self._reader.discarding:
             self._reader.feed(bytes(self._common.inbox[:nbytes]))
         elif self._closing:
@@ -101,7 +102,7 @@ class Connection(asyncio.BufferedProtocol):
     def _taken(self) -> None:
         """Nothing is left unread, or nobody is left to read it."""
         self._common.unread.give(self._owed)
-        self._owed = 0
+        self._owed = self._unsent = 0
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
         self._writable = None
@@ -117,7 +118,7 @@ class Connection(asyncio.BufferedProtocol):
                 self.send(_CONTINUE)
         if self._waiting and self._piled_up:
             self._intake.hold(Hold.UNANSWERED)
-        else:
+        elif self._intake.holds:
             self._intake.release(Hold.UNANSWERED)
         self.deadline = self._reckon()
 
@@ -131,7 +132,6 @@ class Connection(asyncio.BufferedProtocol):
             self._unsent = unsent
             if unsent:
                 return self._progress + limits.write_seconds
-        self._unsent = 0
         if self._closing:
             return min(self._since + limits.linger_seconds, self._linger_end)
         if self._current is not None:
@@ -185,8 +185,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._free:
             self._serve(upload)
             return
-        if self._share.take(REQUEST_BYTES + upload.head_bytes):
-            upload.reserved += REQUEST_BYTES + upload.head_bytes
+        size = REQUEST_BYTES + upload.head_bytes
+        if self._share.take(size):
+            upload.reserved += size
         else:
             self._share.give(upload.reserved)
             upload.drop_body()
@@ -226,7 +227,8 @@ class Connection(asyncio.BufferedProtocol):
     def finished(self, exchange: Exchange) -> None:
         """The exchange's answer is written: on to the next."""
         self._common.ended()
-        self._share.give(exchange.reserved)
+        if exchange.reserved:
+            self._share.give(exchange.reserved)
         if exchange is not self._current:
             return  # its client is gone
         self._current = None
@@ -288,13 +290,15 @@ class Connection(asyncio.BufferedProtocol):
     # -- for exchanges
 
     def send(self, *data: bytes) -> None:
-        if not self._transport.is_closing():
+        if self._transport.is_closing():
+            return
+        if len(data) == 1:
+            self._transport.write(data[0])
+        else:
             self._transport.writelines(data)
 
     def owe(self, size: int) -> bool:
         """Reserve bytes for an answer until its client has read it; False: there are none left."""
-        if size <= self._limits.unread_bytes:
-            return True
         if not self._common.unread.take(size):
             return False
         self._owed += size

@@ -7,6 +7,8 @@ from typing import Protocol
 from .upload import Upload
 
 REASONS = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
+# Of an answer that its client has not read; what is larger is paid for by the budget.
+UNREAD_BYTES = 8 << 10
 _STREAM_END = b"0\r\n\r\n"
 
 
@@ -57,7 +59,7 @@ class Exchange:
 
     def owe(self, size: int) -> bool:
         """Reserve what an answer takes until it is read; False: too much is unread already."""
-        return self.head_only or self._wire.owe(size)
+        return size <= UNREAD_BYTES or self.head_only or self._wire.owe(size)
 
     def respond(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
         """Write a whole answer; a Content-Type among `headers` replaces JSON's.

@@ -7,7 +7,7 @@ from enum import Enum
 # Read and parsed at a time, and by how many clients in one turn of the loop; those who send
 # little at a time, as senders do, never wait for their turn.
 PIECE_BYTES = 16 << 10
-_LITTLE_BYTES = 4 << 10
+LITTLE_BYTES = 4 << 10
 _PIECES = 4
 
 
@@ -43,21 +43,21 @@ class Intake:
     def __init__(self, turns: Turns, transport: asyncio.Transport) -> None:
         self._turns = turns
         self._transport = transport
-        self._holds: set[Hold] = set()
+        self.holds: set[Hold] = set()
 
-    def received(self, size: int) -> None:
-        """Let others come first when there may be more."""
-        if size > _LITTLE_BYTES and Hold.TURN not in self._holds:
+    def take_turns(self) -> None:
+        """Let others come first: there may be more."""
+        if Hold.TURN not in self.holds:
             self.hold(Hold.TURN)
             self._turns.add(self)
 
     def hold(self, why: Hold) -> None:
-        if not self._holds and not self._transport.is_closing():
+        if not self.holds and not self._transport.is_closing():
             self._transport.pause_reading()
-        self._holds.add(why)
+        self.holds.add(why)
 
     def release(self, why: Hold) -> None:
-        if why in self._holds:
-            self._holds.remove(why)
-            if not self._holds and not self._transport.is_closing():
+        if why in self.holds:
+            self.holds.remove(why)
+            if not self.holds and not self._transport.is_closing():
                 self._transport.resume_reading()

@@ -16,8 +16,6 @@ class Limits:
     # answers that are not read; beside what each client has of its own.
     budget_bytes: int = 64 << 20
     own_bytes: int = 16 << 10
-    # Of an answer that its client has not read yet; what is larger is paid for by the budget.
-    unread_bytes: int = 8 << 10
     # From the first byte of a head to its end, from there to the end of the body, between
     # requests, and for a client to take any more of an answer that it does not read.
     head_seconds: float = 20

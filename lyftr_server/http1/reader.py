@@ -18,7 +18,8 @@ from .upload import Upload
 # RFC 9110, 9.1: any token may be a method. llhttp knows its own.
 _METHOD = re.compile(rb"(?:\r\n)*([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64})( ?)")
 _KNOWN = b"PATCH"
-# Of a request that nobody answers yet, beside the bytes of its head and body.
+# What a request is taken to need beside its head: the first bytes of its body, too. Those that
+# wait pay for it, the one that is received or answered does not.
 REQUEST_BYTES = 1 << 10
 
 
@@ -158,9 +159,11 @@ class Reader:
         upload.reserved = 0
 
     def _reserve(self, upload: Upload, size: int) -> None:
-        if not self._share.take(size):
-            raise _Faulty(503)
-        upload.reserved += size
+        more = size - REQUEST_BYTES - upload.reserved
+        if more > 0:
+            if not self._share.take(more):
+                raise _Faulty(503)
+            upload.reserved += more
 
     # -- httptools
 
@@ -188,7 +191,9 @@ class Reader:
         upload.head_complete = True
         upload.method = upload.method or parser.get_method().decode("ascii")
         upload.version = parser.get_http_version()
-        upload.keep_alive = parser.should_keep_alive() and not _closes_1_0(upload)
+        upload.keep_alive = parser.should_keep_alive()
+        if upload.version == "1.0" and _says_close(upload):
+            upload.keep_alive = False
         if parser.should_upgrade():
             if upload.method != "CONNECT":
                 upload.offers_upgrade = True  # see _parse
@@ -221,9 +226,11 @@ class Reader:
         if upload.too_large or (length is None and coding is None):
             return
         upload.body_since = monotonic()
-        upload.wants_body = self._receiver.wants_body(upload)
+        size = limits.body_bytes if length is None else int(length)
+        # What is small is not worth the question.
+        upload.wants_body = size <= REQUEST_BYTES or self._receiver.wants_body(upload)
         if upload.wants_body and length is not None:
-            self._reserve(upload, int(length))
+            self._reserve(upload, size)
 
     def on_body(self, chunk: bytes) -> None:
         upload = self.upload
@@ -234,8 +241,8 @@ class Reader:
             upload.too_large = True
             self._submit_last(upload)
             return
-        if upload.wants_body and size > upload.reserved:
-            self._reserve(upload, size - upload.reserved)
+        if upload.wants_body and size > REQUEST_BYTES:
+            self._reserve(upload, size)
         upload.add(chunk)
 
     def on_message_complete(self) -> None:
@@ -248,10 +255,8 @@ class Reader:
             self._receiver.submit(upload)
 
 
-def _closes_1_0(upload: Upload) -> bool:
-    """Whether a client of HTTP/1.0 says close beside keep-alive, which llhttp overlooks."""
-    if upload.version != "1.0":
-        return False
+def _says_close(upload: Upload) -> bool:
+    """Whether close is among the options; in HTTP/1.0 llhttp overlooks it beside keep-alive."""
     options = upload.headers.get("connection", "").lower().split(",")
     return "close" in [option.strip() for option in options]
 

@@ -17,7 +17,8 @@ if __name__ == "__main__":
     output = Output()
     lines = JsonLines(output, settings.app_name, settings.env)
     lines.install(settings.log_level)
-    limits = {"body_bytes": settings.max_body_bytes} | json.loads(os.environ["TEST_LIMITS"])
+    limits = {"body_bytes": settings.max_body_bytes, "budget_bytes": settings.body_budget_bytes}
+    limits |= json.loads(os.environ["TEST_LIMITS"])
     try:
         sys.exit(server.run(settings, output, lines, http1.Limits(**limits)))
     finally:
