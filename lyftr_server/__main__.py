@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
-from .commands import backup, export, healthcheck, send, serve, sign, tail, verify
+from .commands import backup, export, forward, healthcheck, send, serve, sign, tail, verify
 from .commands.output import abandon
 
-_COMMANDS = (serve, sign, send, tail, healthcheck, export, backup, verify)
+_COMMANDS = (serve, sign, send, tail, forward, healthcheck, export, backup, verify)
 
 _DESCRIPTION = """\
 Receives signed messages as webhooks, stores each exactly once, and shows them.
@@ -17,6 +17,7 @@ Receives signed messages as webhooks, stores each exactly once, and shows them.
   lyftr-server sign < message.json            sign a body, for curl
   lyftr-server send messages.ndjson           sign and post a file of messages
   lyftr-server tail                           show messages as they are stored
+  lyftr-server forward --to https://...       post each stored message to another program
   lyftr-server export > messages.ndjson       write out what is stored
   lyftr-server backup /backup/lyftr.db        copy the database, while the server runs
 

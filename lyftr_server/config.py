@@ -10,6 +10,8 @@ from typing import Any
 import voluptuous as vol
 from dotenv import dotenv_values
 
+from .signature import standard_key
+
 
 class ConfigError(Exception):
     """The configuration is unusable; `faults` maps each bad variable to what it must be."""
@@ -76,6 +78,17 @@ def _database_path(value: str) -> Path:
     return Path(form[1])
 
 
+def _standard_secret(value: str) -> bytes:
+    try:
+        return standard_key(value)
+    except ValueError:
+        raise vol.Invalid("must be base64, with or without whsec_ before it") from None
+
+
+def _standard_secret_file(value: str) -> bytes:
+    return _standard_secret(_key_file(value).decode("utf-8", "surrogateescape"))
+
+
 _DOTENV = Path(".env")
 
 # Each variable with the default as one would set it, and its validator. None: no default.
@@ -91,6 +104,9 @@ VARIABLES: Mapping[str, tuple[str | None, Callable[[str], Any]]] = {
     "ENV": ("production", str),
     "DEDUPE_BY": ("message_id", _one_of("message_id", "content")),
     "READ_TOKEN": (None, _token),
+    # What `forward` signs with.
+    "FORWARD_SECRET": (None, _standard_secret),
+    "FORWARD_SECRET_FILE": (None, _standard_secret_file),
     "MAX_BODY_BYTES": ("1048576", _integer(1, 2**30)),
     "BODY_BUDGET_BYTES": ("67108864", _integer(1, 2**40)),
     "QUEUE_LIMIT": ("10000", _integer(1, 10**7)),

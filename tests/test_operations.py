@@ -21,7 +21,7 @@ import yaml
 from lyftr_server.config import VARIABLES, Config
 
 from .conftest import ServerFactory
-from .process import ROOT, SECRET, RunningServer, message
+from .process import ROOT, SECRET, RunningServer, environment, message
 from .test_documents import anchors
 
 CONFIG = ROOT / "config"
@@ -343,15 +343,16 @@ def unit() -> configparser.RawConfigParser:
     return parsed
 
 
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["lyftr-server.service", "lyftr-forward@.service"])
+def test_systemd_accepts_the_unit(tmp_path: Path, name: str) -> None:
     needs("systemd-analyze", "systemd")
-    text = (CONFIG / "lyftr-server.service").read_text()
+    text = (CONFIG / name).read_text()
     program = unit()["Service"]["ExecStart"].split()[0]
-    copy = tmp_path / "lyftr-server.service"
+    copy = tmp_path / name.replace("@", "@crm")
     # Everything but the path of the program, which is not installed here.
     copy.write_text(text.replace(program, sys.executable))
     verified = run("systemd-analyze", "verify", copy)
-    complaints = [line for line in verified.stderr.splitlines() if "lyftr-server" in line]
+    complaints = [line for line in verified.stderr.splitlines() if "lyftr-" in line]
     assert (verified.returncode, complaints) == (0, [])
 
 
@@ -367,6 +368,23 @@ def test_the_unit_agrees_with_the_package() -> None:
         f"DATABASE_URL=sqlite:////var/lib/{service['StateDirectory']}/app.db"
     )
     assert service["RestartPreventExitStatus"] == "2"
+
+
+def test_the_unit_that_hands_on_starts_what_there_is(tmp_path: Path) -> None:
+    text = (CONFIG / "lyftr-forward@.service").read_text()
+    (line,) = re.findall("^ExecStart=(.*)$", text, re.MULTILINE)
+    program, *arguments = line.replace("${FORWARD_TO}", "ftp://x").split()
+    assert program == unit()["Service"]["ExecStart"].split()[0]
+    ended = subprocess.run(
+        [sys.executable, "-m", "lyftr_server", *arguments],
+        env=environment(FORWARD_SECRET="a2V5"),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    # It takes the options; what it does not take is the target.
+    assert (ended.returncode, "--to must look like" in ended.stderr) == (2, True)
 
 
 def test_the_server_tells_systemd_how_it_is(tmp_path: Path, server_factory: ServerFactory) -> None:
