@@ -117,6 +117,10 @@ lint: $(VENV)/.installed-lint ## Style, types, Dockerfile, compose file, shell s
 torture: $(VENV)/.installed-test ## Kill, fill and starve real servers; takes minutes
 	LYFTR_TORTURE=1 $(BIN)/python -m pytest -m torture $(ARGS)
 
+.PHONY: attack
+attack: $(VENV)/.installed-test ## How long deliveries wait, and what the server takes, beside attacks
+	$(BIN)/python -m tests.attack $(ARGS)
+
 .PHONY: soak
 soak: $(VENV)/.installed-test ## Run under load for MINUTES and watch memory, files and answers
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)

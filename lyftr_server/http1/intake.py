@@ -6,7 +6,7 @@ from enum import Enum
 
 # Read and parsed at a time, and by how many clients in one turn of the loop; those who send
 # little at a time, as senders do, never wait for their turn.
-PIECE_BYTES = 16 << 10
+PIECE_BYTES = 8 << 10
 LITTLE_BYTES = 4 << 10
 _PIECES = 4
 

@@ -21,6 +21,7 @@ _KNOWN = b"PATCH"
 # What a request is taken to need beside its head: the first bytes of its body, too. Those that
 # wait pay for it, the one that is received or answered does not.
 REQUEST_BYTES = 1 << 10
+ROOM_BYTES = 4 << 10
 
 
 class Receiver(Protocol):
@@ -158,12 +159,13 @@ class Reader:
         self._share.give(upload.reserved)
         upload.reserved = 0
 
-    def _reserve(self, upload: Upload, size: int) -> None:
-        more = size - REQUEST_BYTES - upload.reserved
-        if more > 0:
-            if not self._share.take(more):
+    def _make_room(self, upload: Upload, size: int) -> None:
+        """Reserve what a body of `size` takes beyond the room it has."""
+        if upload.wants_body:
+            if not self._share.take(size - upload.room):
                 raise _Faulty(503)
-            upload.reserved += more
+            upload.reserved += size - upload.room
+        upload.room = size
 
     # -- httptools
 
@@ -227,22 +229,25 @@ class Reader:
             return
         upload.body_since = monotonic()
         size = limits.body_bytes if length is None else int(length)
+        upload.room = REQUEST_BYTES
         # What is small is not worth the question.
         upload.wants_body = size <= REQUEST_BYTES or self._receiver.wants_body(upload)
-        if upload.wants_body and length is not None:
-            self._reserve(upload, size)
+        if length is not None and size > REQUEST_BYTES:
+            self._make_room(upload, size)
 
     def on_body(self, chunk: bytes) -> None:
         upload = self.upload
         if upload is None:
             return
         size = upload.size + len(chunk)
-        if size > self._limits.body_bytes:
-            upload.too_large = True
-            self._submit_last(upload)
-            return
-        if upload.wants_body and size > REQUEST_BYTES:
-            self._reserve(upload, size)
+        if size > upload.room:
+            most = self._limits.body_bytes
+            if size > most:
+                upload.too_large = True
+                self._submit_last(upload)
+                return
+            # Of a body of unknown length some at a time, however small the chunks.
+            self._make_room(upload, min(size + ROOM_BYTES, most))
         upload.add(chunk)
 
     def on_message_complete(self) -> None:

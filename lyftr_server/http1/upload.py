@@ -31,6 +31,7 @@ class Upload:
         "offers_upgrade",
         "refusal",
         "reserved",
+        "room",
         "size",
         "started",
         "target",
@@ -52,6 +53,7 @@ class Upload:
         self.body_since = started
         self.wants_body = False  # else it is read, and dropped
         self.size = 0  # of the body
+        self.room = 0  # for the body, as far as it is reserved
         self.reserved = 0  # bytes of its client's share
         self.idle_bytes = 0  # in a row, that ended no head and brought no body
         self.too_large = False

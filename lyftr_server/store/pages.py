@@ -1,10 +1,14 @@
 """Pages of the listing: what is on one, and what leads on from it."""
 
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..records import Message
 from .cursor import FIRST, Key, Position, key_of
+
+# Of texts in a chunk of an export.
+CHUNK_BYTES = 256 << 10
 
 
 class Page(NamedTuple):
@@ -22,6 +26,16 @@ class Found(NamedTuple):
     data: list[Message]
     next: Key | None
     previous: Key | None
+
+
+def fitting(rows: list[Message]) -> list[Message]:
+    """Return the first of the rows: as many as a client that does not read may hold in memory."""
+    size = 0
+    for number, row in enumerate(rows, 1):
+        size += sys.getsizeof(row.text)
+        if size > CHUNK_BYTES:
+            return rows[:number]
+    return rows
 
 
 def found(data: list[Message], place: Key, *, more: bool, before: bool) -> Found:

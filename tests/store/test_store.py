@@ -13,6 +13,7 @@ import pytest
 from lyftr_server.records import Message, Result
 from lyftr_server.schema import MessageQuery
 from lyftr_server.store import MessageStore, StoreError, Unopenable
+from lyftr_server.store.pages import CHUNK_BYTES
 
 from ..conftest import StoreFactory
 from ..process import message, native
@@ -163,6 +164,17 @@ async def test_an_export_goes_through_all_in_chunks(
     chunks = [[row.message_id for row in chunk] async for chunk in store.export(MessageQuery())]
     assert [len(chunk) for chunk in chunks] == [4, 4, 2]
     assert sum(chunks, []) == [f"m{n:02}" for n in range(10)]  # noqa: RUF017
+
+
+async def test_a_chunk_of_an_export_is_bounded_in_bytes(store: MessageStore) -> None:
+    texts = ["x" * 4096, "🙂" * 4096, "short"]
+    sent = [make(f"m{n:03}", text=texts[n * 3 // 300]) for n in range(300)]
+    await asyncio.gather(*(store.insert(native(each)) for each in sent))
+    chunks = [chunk async for chunk in store.export(MessageQuery())]
+    assert [row.message_id for chunk in chunks for row in chunk] == [f"m{n:03}" for n in range(300)]
+    sizes = [sum(len((row.text or "").encode()) for row in chunk) for chunk in chunks]
+    assert max(sizes) < CHUNK_BYTES + 4 * 4096
+    assert len(chunks) < 20
 
 
 async def test_a_reader_that_leaves_ends_its_read(store: MessageStore) -> None:

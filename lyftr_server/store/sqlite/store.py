@@ -16,7 +16,7 @@ from ..commits import Item
 from ..cursor import key_of
 from ..errors import Fatal, StoreError, Unopenable, Unusable
 from ..message_store import MessageStore
-from ..pages import Page
+from ..pages import Page, fitting
 from . import following, reads, schema, search, upkeep, verify
 from .connection import Connection, open_reader, open_writer
 from .files import Files, create_private, lock, make_folder
@@ -181,13 +181,15 @@ class SqliteStore(MessageStore):
 
         Each chunk is a short read of its own: a long export holds back no checkpoint.
         """
-        after = None
+        after, size = None, EXPORT_ROWS
         reader = self._searches
         while True:
             began = time.monotonic()
-            rows = await self._read(reader, reads.chunk, query, after, EXPORT_ROWS, reader.stopped)
+            rows = await self._read(reader, reads.chunk, query, after, size, reader.stopped)
             if not rows:
                 return
+            rows = fitting(rows)
+            size = min(EXPORT_ROWS, 2 * len(rows))
             yield rows
             after = key_of(rows[-1])
             if self.queue_depth:
