@@ -16,7 +16,7 @@ from .feed import Feed
 from .handlers import find
 from .http1 import Upload
 from .log import JsonLines, quoted
-from .metrics import Gauge, Metrics
+from .metrics import METHODS, Gauge, Metrics
 from .records import Ended
 from .signature import Verifier
 from .store import MessageStore, StoreError
@@ -100,7 +100,8 @@ class Application(tornado.web.Application):
         result = _UNSERVED.get(status) if handler.source is not None else None
         self.record(
             Ended(
-                upload.method,
+                # What was no request may hold anything in the place of a method.
+                upload.method if upload.method in METHODS else "OTHER",
                 handler.route,
                 path,
                 status,

@@ -1,6 +1,7 @@
 """Plain data that the whole house shares. It knows no library and no database."""
 
 import json
+import time
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -35,6 +36,48 @@ class Event(NamedTuple):
     kind: str
     message_id: str | None
     body: str  # its own JSON, as it came
+
+
+def iso(microseconds: int) -> str:
+    """Return a time in microseconds since 1970 as RFC 3339 has it, in UTC."""
+    seconds, rest = divmod(microseconds, 1_000_000)
+    return time.strftime(f"%Y-%m-%dT%H:%M:%S.{rest:06}Z", time.gmtime(seconds))
+
+
+class StoredMessage(NamedTuple):
+    """A message with what is known of its coming. Times: microseconds since 1970."""
+
+    message: Message
+    source: str
+    received_us: int
+
+
+class StoredEvent(NamedTuple):
+    """An event as it was kept; `seq` is its place in the order of storing."""
+
+    seq: int
+    received_us: int
+    source: str
+    kind: str
+    message_id: str | None
+    body: str
+
+
+class StoredRefusal(NamedTuple):
+    """A refused body as it was kept; ids rise with time."""
+
+    id: int
+    received_us: int
+    source: str
+    result: str
+    request_id: str
+    message_id: str | None
+    detail: str
+    body: bytes
+
+
+# The source whose messages are whole as they are: one a body, and nothing else in it.
+NATIVE = "native"
 
 
 class Delivery(NamedTuple):
@@ -76,8 +119,12 @@ class Ended(NamedTuple):
 
 
 class Result(StrEnum):
-    """What became of a message: stored, there already, or there with other content."""
+    """What became of a message: stored, there already, or there with other content.
+
+    Of a body that could not be stored as asked: it is kept as refused.
+    """
 
     CREATED = "created"
     DUPLICATE = "duplicate"
     CONFLICT = "conflict"
+    REFUSED = "refused"

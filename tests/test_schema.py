@@ -315,7 +315,8 @@ def test_every_parameter_is_taken() -> None:
     found = query(limit="1", offset="2", from_="+91", since="2025-01-15T10:00:00.5Z", q="a%_")
     assert found == MessageQuery(1, 2, "+91", "2025-01-15T10:00:00.5Z", "a%_", None)
     assert query(cursor="x.y").cursor == "x.y"
-    assert query(unknown="1") == query()
+    assert query_refusal(unknown="1") == [(("query", "unknown"), "extra_forbidden")]
+    assert query_refusal(**{"+4915112345678": "1"}) == [(("query", "?"), "extra_forbidden")]
 
 
 @pytest.mark.parametrize(
@@ -354,9 +355,39 @@ def test_the_alias_of_from_must_agree_with_it() -> None:
     ]
 
 
-@pytest.mark.parametrize("value", ["2025-01-15", "2025-01-15T10:00:00+00:00", "now"])
-def test_since_has_the_form_of_ts(value: str) -> None:
-    assert query_refusal(since=value) == [(("query", "since"), "string_pattern_mismatch")]
+@pytest.mark.parametrize(
+    "value, instant",
+    [
+        ("2025-01-15", "2025-01-15T00:00:00Z"),
+        ("2025-01-15T10:00:00.25Z", "2025-01-15T10:00:00.25Z"),
+        ("2025-01-15T10:00:00+00:00", "2025-01-15T10:00:00Z"),
+        ("2025-01-15T10:00:00+05:30", "2025-01-15T04:30:00Z"),
+        ("2025-01-15T10:00:00 05:30", "2025-01-15T04:30:00Z"),
+        ("2025-01-15T10:00:00.123456789-14:00", "2025-01-16T00:00:00.123456789Z"),
+    ],
+)
+def test_since_is_an_instant_a_date_or_has_an_offset(value: str, instant: str) -> None:
+    assert query(since=value).since == instant
+
+
+@pytest.mark.parametrize(
+    "value, type",
+    [
+        ("now", "string_pattern_mismatch"),
+        ("2025-1-15", "string_pattern_mismatch"),
+        ("20250115", "string_pattern_mismatch"),
+        ("2025-01-15\n", "string_pattern_mismatch"),
+        ("2025-01-15T10:00:00+0000", "string_pattern_mismatch"),
+        ("2025-01-15T10:00+00:00", "string_pattern_mismatch"),
+        ("2025-01-15T10:00:00+24:00", "datetime_invalid"),
+        ("2025-01-15T10:00:00+00:60", "datetime_invalid"),
+        ("0001-01-01T00:00:00+00:01", "datetime_invalid"),
+        ("9999-12-31T23:59:59-00:01", "datetime_invalid"),
+        ("2025-02-29", "datetime_invalid"),
+    ],
+)
+def test_a_since_that_is_no_instant_is_refused(value: str, type: str) -> None:
+    assert query_refusal(since=value) == [(("query", "since"), type)]
 
 
 def test_since_exists() -> None:

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from ..base import PRIVATE, RETRY_AFTER, STREAM_BYTES, BaseHandler, Refused
-from ..records import Message
-from ..schema import MessageQuery, parse_query
+from ..records import Message, StoredMessage, iso
+from ..schema import MessageQuery, parse_no_query, parse_query
 from ..store import Page
 
 # At a time: each may hold rows that its client does not read.
@@ -91,10 +91,15 @@ class MessageHandler(ReadHandler):
     route = "/messages/{message_id}"
 
     async def get(self, message_id: str) -> None:
-        message: Message | None = await self.read(self.application.store.message(message_id))
-        if message is None:
+        parse_no_query(self.request.query_arguments)
+        found: StoredMessage | None = await self.read(self.application.store.message(message_id))
+        if found is None:
             raise Refused(404, "no such message", headers=PRIVATE)
-        self.reply_json(200, message.as_json(), PRIVATE)
+        content = found.message.as_json() | {
+            "source": found.source,
+            "received_at": iso(found.received_us),
+        }
+        self.reply_json(200, content, PRIVATE)
 
 
 class ExportHandler(ReadHandler):
@@ -113,6 +118,7 @@ class StatsHandler(ReadHandler):
     route = "/stats"
 
     async def get(self) -> None:
+        parse_no_query(self.request.query_arguments)
         now_us = time.time_ns() // 1000
         stats: dict[str, Any] = await self.read(self.application.store.stats(now_us))
         self.reply_json(200, stats, PRIVATE)

@@ -45,7 +45,7 @@ def paths() -> Json:
 
 
 def _message_paths() -> Json:
-    invalid, stored = ref("responses", "Invalid"), ref("schemas", "StoredMessage")
+    invalid = ref("responses", "Invalid")
     return {
         "/webhook": {"post": _webhook()},
         "/messages": {
@@ -65,9 +65,10 @@ def _message_paths() -> Json:
                 "getMessage",
                 "One message",
                 {
-                    "200": answer("The message.", stored, EXAMPLE),
+                    "200": answer("The message.", ref("schemas", "MessageDetail"), _DETAIL),
                     "400": ref("responses", "BadRequest"),
                     "404": ref("responses", "NoSuchMessage"),
+                    "422": invalid,
                 },
                 parameters=[
                     {
@@ -100,7 +101,10 @@ def _message_paths() -> Json:
             "get": _read(
                 "getStats",
                 "Counts over all messages",
-                {"200": answer("The counts.", ref("schemas", "Stats"), _STATS)},
+                {
+                    "200": answer("The counts.", ref("schemas", "Stats"), _STATS),
+                    "422": invalid,
+                },
             )
         },
     }
@@ -169,6 +173,7 @@ def _read(name: str, summary: str, answers: dict[str, Json], **more: Any) -> Jso
     return operation("messages", name, summary, answers | refusals, security=security, **more)
 
 
+_DETAIL = EXAMPLE | {"source": "native", "received_at": "2025-01-15T10:00:01.250000Z"}
 _PAGE = {"data": [EXAMPLE], "total": 1, "limit": 50, "offset": 0, "next_cursor": None}
 _STATS = {
     "total_messages": 1,

@@ -75,6 +75,17 @@ def schemas() -> Json:
     return {
         "Message": message,
         "StoredMessage": object_of(fields),
+        "MessageDetail": object_of(
+            fields
+            | {
+                "source": {"type": "string", "description": "Who sent it."},
+                "received_at": {
+                    "type": "string",
+                    "format": "date-time",
+                    "description": "When it was stored, by the server's clock.",
+                },
+            }
+        ),
         "Page": object_of(page),
         "Stats": object_of(stats),
         "Error": object_of({"detail": {"type": "string"}}),
@@ -95,21 +106,20 @@ _EXAMPLES = {
 
 def parameters(*without: str) -> list[Json]:
     """Return the parameters of a listing, as QUERY has them."""
-    ts = _converted(MESSAGE)["properties"]["ts"]
     return [
-        _parameter(name, dict(field), ts)
+        _parameter(name, dict(field))
         for name, field in _converted(QUERY)["properties"].items()
         if name not in without
     ]
 
 
-def _parameter(name: str, field: Json, ts: Json) -> Json:
+def _parameter(name: str, field: Json) -> Json:
     description, default = field.pop("description"), field.pop("default")
     if field["type"] == "integer":
         field["default"] = int(default)  # it stands in the schema as it would in a URL
     # An empty filter is as if absent.
-    elif field.get("format") == ts["format"]:
-        field = {"anyOf": [field | {"pattern": ts["pattern"]}, {"const": ""}]}
+    elif field.get("format") == "date-time":
+        field = {"anyOf": [field, {"type": "string", "format": "date"}, {"const": ""}]}
     elif field["pattern"] != _PLAIN:
         field["pattern"] = f"^({field['pattern'][1:-1]})?$"
     field |= {"examples": _EXAMPLES[name]} if name in _EXAMPLES else {}

@@ -2,9 +2,25 @@
 
 from .faults import Fault, Invalid
 from .message import MAX_MESSAGE_ID, MAX_TEXT, MESSAGE, parse_message
-from .query import MAX_LIMIT, MAX_OFFSET, MAX_QUERY, QUERY, MessageQuery, parse_query
+from .query import (
+    EVENT_QUERY,
+    MAX_LIMIT,
+    MAX_OFFSET,
+    MAX_QUERY,
+    QUERY,
+    REFUSED_QUERY,
+    EventQuery,
+    MessageQuery,
+    RefusedQuery,
+    parse_event_query,
+    parse_no_query,
+    parse_query,
+    parse_refused_query,
+)
+from .strict_json import parse_json
 
 __all__ = [
+    "EVENT_QUERY",
     "MAX_LIMIT",
     "MAX_MESSAGE_ID",
     "MAX_OFFSET",
@@ -12,9 +28,16 @@ __all__ = [
     "MAX_TEXT",
     "MESSAGE",
     "QUERY",
+    "REFUSED_QUERY",
+    "EventQuery",
     "Fault",
     "Invalid",
     "MessageQuery",
+    "RefusedQuery",
+    "parse_event_query",
+    "parse_json",
     "parse_message",
+    "parse_no_query",
     "parse_query",
+    "parse_refused_query",
 ]

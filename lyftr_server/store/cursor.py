@@ -2,7 +2,8 @@
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from ..records import Message
 from ..schema import Fault, Invalid, MessageQuery
@@ -39,23 +40,36 @@ class Position(NamedTuple):
 
 def encode(key: bytes, position: Position, query: MessageQuery) -> str:
     """Return a token for `position`, good for this database and these filters alone."""
-    place = [int(position.backward), *position.key]
-    payload = urlsafe_b64encode(json.dumps(place, ensure_ascii=False).encode()).decode()
-    return f"{payload}.{_signature(key, payload, query)}"
+    return seal(key, [int(position.backward), *position.key], _filters(query))
 
 
 def decode(key: bytes, token: str, query: MessageQuery) -> Position:
     """Return the position in a token that encode() made with the same key and filters."""
-    payload, _, signature = token.partition(".")
-    if not matches(_signature(key, payload, query), signature):
-        raise Invalid(
-            Fault(("query", "cursor"), "must come from a page of this listing", "cursor_invalid")
-        )
-    # Only what encode() signed gets here.
-    backward, instant, message_id = json.loads(urlsafe_b64decode(payload))
+    backward, instant, message_id = unseal(key, token, _filters(query))
     return Position(bool(backward), Key(instant, message_id))
 
 
-def _signature(key: bytes, payload: str, query: MessageQuery) -> str:
-    signed = json.dumps([payload, query.sender, query.since, query.q])
-    return sign(key, signed.encode())
+def _filters(query: MessageQuery) -> list[Any]:
+    return [query.sender, query.since, query.q]
+
+
+def seal(key: bytes, place: Sequence[Any], filters: Sequence[Any]) -> str:
+    """Return a token for a place in a listing, signed together with the listing's filters."""
+    payload = urlsafe_b64encode(json.dumps(place, ensure_ascii=False).encode()).decode()
+    return f"{payload}.{_signature(key, payload, filters)}"
+
+
+def unseal(key: bytes, token: str, filters: Sequence[Any]) -> list[Any]:
+    """Return the place in a token that seal() made with the same key and filters, or Invalid."""
+    payload, _, signature = token.partition(".")
+    if not matches(_signature(key, payload, filters), signature):
+        raise Invalid(
+            Fault(("query", "cursor"), "must come from a page of this listing", "cursor_invalid")
+        )
+    # Only what seal() signed gets here.
+    place: list[Any] = json.loads(urlsafe_b64decode(payload))
+    return place
+
+
+def _signature(key: bytes, payload: str, filters: Sequence[Any]) -> str:
+    return sign(key, json.dumps([payload, *filters]).encode())

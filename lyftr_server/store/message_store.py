@@ -8,10 +8,18 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 from ..metrics import Gauge, StoreMetrics
-from ..records import Delivery, Message, Refusal, Result
-from ..schema import MessageQuery
+from ..records import (
+    Delivery,
+    Message,
+    Refusal,
+    Result,
+    StoredEvent,
+    StoredMessage,
+    StoredRefusal,
+)
+from ..schema import EventQuery, MessageQuery, RefusedQuery
 from .commits import MAX_BATCH, Commits, Item
-from .pages import Page
+from .pages import Page, Rows
 
 
 class MessageStore(ABC):
@@ -137,8 +145,20 @@ class MessageStore(ABC):
         """Return one page of messages and their exact total. Invalid for a foreign cursor."""
 
     @abstractmethod
-    async def message(self, message_id: str) -> Message | None:
+    async def message(self, message_id: str) -> StoredMessage | None:
         """Return one message, or None."""
+
+    @abstractmethod
+    async def payload(self, message_id: str) -> str | None:
+        """Return a message's own JSON as it came, or None when none is kept."""
+
+    @abstractmethod
+    async def events(self, query: EventQuery) -> Rows[StoredEvent]:
+        """Return one page of events, by the time they were received. Invalid as page()."""
+
+    @abstractmethod
+    async def refused(self, query: RefusedQuery) -> Rows[StoredRefusal]:
+        """Return one page of refused bodies, the newest first. Invalid as page()."""
 
     @abstractmethod
     async def total(self) -> int:

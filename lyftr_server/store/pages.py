@@ -2,13 +2,15 @@
 
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from ..records import Message
 from .cursor import FIRST, Key, Position, key_of
 
 # Of texts in a chunk of an export.
 CHUNK_BYTES = 256 << 10
+
+R = TypeVar("R")
 
 
 class Page(NamedTuple):
@@ -18,6 +20,13 @@ class Page(NamedTuple):
     total: int
     next_cursor: str | None
     previous_cursor: str | None
+
+
+class Rows(NamedTuple, Generic[R]):
+    """A page of events or of refused bodies."""
+
+    data: Sequence[R]
+    next_cursor: str | None
 
 
 class Found(NamedTuple):

@@ -241,7 +241,7 @@ def queries() -> Hostile:
         "offset=%EF%BC%91",
         "offset=1;offset=2",
         "since=" + QUERY,
-        "since=2025-01-15",
+        "since=2025-1-15",
         "since=2025-02-30T00:00:00Z",
         "since=2025-01-15T10:00:00Z%0a",
         "since=" + "9" * 5000,

@@ -118,7 +118,9 @@ async def test_repeats_inside_a_batch_and_across(store: MessageStore) -> None:
     ]
     assert await put(store, make("fourth"), make("fourth", from_="+1")) == [DUPLICATE, CONFLICT]
     assert await stored(store) == ["fourth", "new", "old", "third"]
-    assert (await store.message("new")) == make("new")
+    found = await store.message("new")
+    assert found is not None
+    assert found.message == make("new")
 
 
 async def test_repeats_are_told_after_a_restart(store: MessageStore, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lyftr_server.records import Message
+from lyftr_server.records import Message, StoredMessage
 from lyftr_server.schema import MessageQuery
 from lyftr_server.store import Stopped
 from lyftr_server.store.cursor import key_of
@@ -125,7 +125,8 @@ def check(db: sqlite3.Connection, model: Model, queries: list[MessageQuery], now
     assert reads.total(db) == len(model.rows)
     for message_id in ("a1", *list(model.rows)[:2]):
         stored = model.rows.get(message_id)
-        assert reads.message(db, message_id) == (stored and stored[0])
+        wanted = stored and StoredMessage(stored[0], "native", stored[1])
+        assert reads.message(db, message_id) == wanted
     for query in queries:
         check_pages(db, query, model.matching(query))
 

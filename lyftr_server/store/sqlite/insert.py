@@ -1,13 +1,19 @@
-"""A batch of messages in one INSERT, and what became of each: decided by the database alone."""
+"""A batch in one transaction, and what became of each delivery: decided by the database alone."""
 
+import json
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
+from typing import Any, NamedTuple
 
-from ...records import Delivery, Message, Refusal, Result
+from ...records import NATIVE, Delivery, Message, Refusal, Result
+from . import events, refused
+from .sql import json_row, transaction
 
 _COLUMNS = "message_id, from_msisdn, to_msisdn, ts, text, created_at"
+# Rows in one statement.
+_MOST_ROWS = 256
 
 # RAISE(IGNORE) leaves out the row and goes on with the statement's next. A trigger of this
 # connection alone: which repeats count is the program's setting, not the file's.
@@ -20,27 +26,90 @@ BEGIN
 END
 """
 
+_CONFLICT = json.dumps(
+    [{"loc": ["body", "message_id"], "msg": "is stored with other content", "type": "conflict"}]
+)
+
+
+class Inserted(NamedTuple):
+    """What a commit did: each item's result, how many messages are new, and the last seq."""
+
+    results: Sequence[Result]
+    created: int
+    last_seq: int
+
+
+class _Outcomes(NamedTuple):
+    """What became of the messages of each delivery."""
+
+    results: list[list[Result]]
+    seqs: dict[str, int]  # of the new ones
+    conflicts: list[Refusal]
+
 
 def insert(
-    db: sqlite3.Connection, batch: Sequence[Delivery | Refusal], last_seq: int
-) -> tuple[Sequence[Result], int, int]:
-    """Commit a batch; return what became of each, how many messages are new, and the last seq.
-
-    One statement, which is one transaction. Every step of a statement gives up the GIL and may
-    wait 5 ms to get it back from a busy loop: 64 statements take 2 to 6 ms longer than one with 64
-    rows. `last_seq` is the last before this batch.
-    """
-    now = time.time_ns() // 1000
-    messages = [
-        message for item in batch if isinstance(item, Delivery) for message in item.messages
+    db: sqlite3.Connection,
+    batch: Sequence[Delivery | Refusal],
+    last_seq: int,
+    limits: refused.Limits,
+) -> Inserted:
+    """Commit a batch, all of it or nothing. `last_seq`: the last before it."""
+    now_us = time.time_ns() // 1000
+    deliveries = [item for item in batch if isinstance(item, Delivery)]
+    if len(deliveries) == len(batch) and all(item.source == NATIVE for item in deliveries):
+        return _insert_native(db, deliveries, last_seq, limits, now_us)
+    with transaction(db):
+        messages = [message for delivery in deliveries for message in delivery.messages]
+        created, end = _insert_messages(db, messages, last_seq, now_us)
+        outcomes = _outcomes(db, deliveries, last_seq)
+        _insert_payloads(db, deliveries, outcomes.seqs)
+        new_events = events.insert(db, deliveries, now_us)
+        refusals = [item for item in batch if isinstance(item, Refusal)]
+        refused.keep(db, [*refusals, *outcomes.conflicts], limits, now_us)
+    results = iter(outcomes.results)
+    news = iter(new_events)
+    found = [
+        _overall(next(results), next(news)) if isinstance(item, Delivery) else Result.REFUSED
+        for item in batch
     ]
-    values = [value for message in messages for value in (*message, now)]
-    cursor = db.execute(_sql(len(messages)), values)
-    created = cursor.rowcount
+    return Inserted(found, created, end)
+
+
+def _insert_native(
+    db: sqlite3.Connection,
+    deliveries: Sequence[Delivery],
+    last_seq: int,
+    limits: refused.Limits,
+    now_us: int,
+) -> Inserted:
+    """Commit messages of our own format, one a delivery, in one statement: one transaction.
+
+    Every step of a statement gives up the GIL and may wait 5 ms to get it back from a busy loop:
+    64 statements take 2 to 6 ms longer than one with 64 rows.
+    """
+    messages = [delivery.messages[0] for delivery in deliveries]
+    created, end = _insert_messages(db, messages, last_seq, now_us)
     if created == len(messages):
-        return [Result.CREATED] * created, created, cursor.lastrowid or 0
-    results = _look_at_repeats(db, messages, last_seq)
-    return results, created, (cursor.lastrowid or 0) if created else last_seq
+        return Inserted([Result.CREATED] * created, created, end)
+    outcomes = _outcomes(db, deliveries, last_seq)
+    if outcomes.conflicts:
+        with transaction(db):  # before anybody hears of it
+            refused.keep(db, outcomes.conflicts, limits, now_us)
+    return Inserted([result for (result,) in outcomes.results], created, end)
+
+
+def _insert_messages(
+    db: sqlite3.Connection, messages: Sequence[Message], last_seq: int, now_us: int
+) -> tuple[int, int]:
+    """Insert those whose id is new; return how many, and the last seq."""
+    created = 0
+    for piece in pieces(messages):
+        values = [value for message in piece for value in (*message, now_us)]
+        cursor = db.execute(_sql(len(piece)), values)
+        if cursor.rowcount:
+            created += cursor.rowcount
+            last_seq = cursor.lastrowid or last_seq
+    return created, last_seq
 
 
 @cache
@@ -50,24 +119,86 @@ def _sql(rows: int) -> str:
     return f"INSERT INTO messages ({_COLUMNS}) VALUES {places} ON CONFLICT (message_id) DO NOTHING"
 
 
-def _look_at_repeats(
-    db: sqlite3.Connection, messages: list[Message], last_seq: int
-) -> Sequence[Result]:
-    """Tell the new messages of a committed batch from the repeats, and those from conflicts."""
-    found = db.execute("SELECT message_id FROM messages WHERE seq > ?", (last_seq,))
-    new = {message_id for (message_id,) in found}
-    results = []
-    for message in messages:
-        if message.message_id in new:
-            new.remove(message.message_id)  # a second one in the batch is a repeat
-            results.append(Result.CREATED)
+def pieces(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Yield the rows in parts that one statement takes."""
+    for start in range(0, len(rows), _MOST_ROWS):
+        yield rows[start : start + _MOST_ROWS]
+
+
+def _outcomes(db: sqlite3.Connection, deliveries: Sequence[Delivery], last_seq: int) -> _Outcomes:
+    """Tell the messages that were new after `last_seq` from repeats, and those from conflicts."""
+    stored = _stored(db, {each.message_id for one in deliveries for each in one.messages})
+    outcomes = _Outcomes([], {}, [])
+    for delivery in deliveries:
+        results = []
+        for message in delivery.messages:
+            # None: another id with the same content, under DEDUPE_BY=content.
+            seq, row = stored.get(message.message_id, (0, None))
+            if row is None:
+                result = Result.DUPLICATE
+            elif not _same(message, row, ours=bool(delivery.payloads)):
+                result = Result.CONFLICT
+                outcomes.conflicts.append(_conflict(delivery, message))
+            elif seq > last_seq and message.message_id not in outcomes.seqs:
+                result = Result.CREATED
+                outcomes.seqs[message.message_id] = seq
+            else:
+                result = Result.DUPLICATE
+            results.append(result)
+        outcomes.results.append(results)
+    return outcomes
+
+
+def _stored(db: sqlite3.Connection, ids: set[str]) -> dict[str, tuple[int, Message | None]]:
+    rows = json_row(
+        db,
+        "SELECT json_group_array(json_array(seq, message_id, from_msisdn, to_msisdn, ts, text))"
+        " FROM json_each(?) CROSS JOIN messages ON message_id = value",
+        (json.dumps(list(ids), ensure_ascii=False),),
+    )
+    return {row[0]: (seq, Message(*row)) for seq, *row in rows}
+
+
+def _same(message: Message, row: Message, *, ours: bool) -> bool:
+    """Tell whether a repeat says what was stored; `ours`: its `ts` may be our time of receipt."""
+    return message == row or (ours and message._replace(ts=row.ts) == row)
+
+
+def _conflict(delivery: Delivery, message: Message) -> Refusal:
+    return Refusal(
+        delivery.source,
+        Result.CONFLICT,
+        delivery.request_id,
+        message.message_id,
+        _CONFLICT,
+        delivery.body,
+    )
+
+
+def _insert_payloads(
+    db: sqlite3.Connection, deliveries: Sequence[Delivery], seqs: dict[str, int]
+) -> None:
+    """Keep the source and the JSON of each new message that did not come in our own format."""
+    rows = []
+    left = dict(seqs)
+    for delivery in deliveries:
+        if delivery.source == NATIVE:
             continue
-        stored = db.execute(
-            "SELECT message_id, from_msisdn, to_msisdn, ts, text FROM messages"
-            " WHERE message_id = ?",
-            (message.message_id,),
-        ).fetchone()
-        # None: another id with the same content, under DEDUPE_BY=content.
-        conflict = stored is not None and stored != tuple(message)
-        results.append(Result.CONFLICT if conflict else Result.DUPLICATE)
-    return results
+        bodies = delivery.payloads or (None,) * len(delivery.messages)
+        for message, body in zip(delivery.messages, bodies, strict=True):
+            seq = left.pop(message.message_id, None)  # once: the first of two in a batch
+            if seq is not None:
+                rows.append((seq, delivery.source, body))
+    for piece in pieces(rows):
+        places = ",".join(["(?,?,?)"] * len(piece))
+        db.execute(
+            f"INSERT INTO payloads (seq, source, body) VALUES {places}",
+            [value for row in piece for value in row],
+        )
+
+
+def _overall(results: Sequence[Result], new_event: bool) -> Result:
+    """Return what became of a delivery as a whole."""
+    if Result.CONFLICT in results:
+        return Result.CONFLICT
+    return Result.CREATED if new_event or Result.CREATED in results else Result.DUPLICATE

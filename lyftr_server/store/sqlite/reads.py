@@ -1,15 +1,16 @@
 """What readers ask: pages, single messages, totals, statistics. Exact, whatever the table holds."""
 
 import sqlite3
+from dataclasses import astuple, replace
 from typing import Any
 
-from ...records import Message
-from ...schema import MessageQuery
+from ...records import NATIVE, Message, StoredEvent, StoredMessage, StoredRefusal
+from ...schema import EventQuery, MessageQuery, RefusedQuery
 from .. import cursor
 from ..cursor import LAST, Key, Position
 from ..errors import Stopped
-from ..pages import Found, Page, beside, found
-from . import listing, matching
+from ..pages import Found, Page, Rows, beside, found
+from . import events, listing, matching, refused
 from .listing import Scope
 from .sql import Stop, snapshot
 
@@ -96,13 +97,50 @@ def chunk(
     return listing.rows(db, scope, after or scope.first, size, inclusive=after is None)
 
 
-def message(db: sqlite3.Connection, message_id: str) -> Message | None:
+def message(db: sqlite3.Connection, message_id: str) -> StoredMessage | None:
     """Return the stored message with this id."""
     found = db.execute(
-        "SELECT message_id, from_msisdn, to_msisdn, ts, text FROM messages WHERE message_id = ?",
-        (message_id,),
+        "SELECT coalesce(source, ?), created_at, message_id, from_msisdn, to_msisdn, ts, text"
+        " FROM messages LEFT JOIN payloads USING (seq) WHERE message_id = ?",
+        (NATIVE, message_id),
     ).fetchone()
-    return found and Message(*found)
+    if found is None:
+        return None
+    source, received_us, *fields = found
+    return StoredMessage(Message(*fields), source, received_us)
+
+
+def payload(db: sqlite3.Connection, message_id: str) -> str | None:
+    """Return a message's own JSON as it came; None when none is kept."""
+    found = db.execute(
+        "SELECT body FROM messages JOIN payloads USING (seq) WHERE message_id = ?", (message_id,)
+    ).fetchone()
+    return found[0] if found else None
+
+
+def events_page(db: sqlite3.Connection, query: EventQuery) -> Rows[StoredEvent]:
+    """Return the page of events that `query` asks for. Invalid for a bad cursor."""
+    key, filters = _cursor_key(db), ["events", *_filters(query)]
+    after = tuple(cursor.unseal(key, query.cursor, filters)) if query.cursor else ()
+    found = events.page(db, query, after, query.limit + 1)
+    data = found[: query.limit]
+    more = len(found) > query.limit
+    place = [data[-1].received_us, data[-1].seq] if more else []
+    return Rows(data, cursor.seal(key, place, filters) if more else None)
+
+
+def refused_page(db: sqlite3.Connection, query: RefusedQuery) -> Rows[StoredRefusal]:
+    """Return the page of refused bodies that `query` asks for. Invalid for a bad cursor."""
+    key, filters = _cursor_key(db), ["refused", *_filters(query)]
+    before = cursor.unseal(key, query.cursor, filters)[0] if query.cursor else None
+    found = refused.page(db, query, before, query.limit + 1)
+    data = found[: query.limit]
+    more = len(found) > query.limit
+    return Rows(data, cursor.seal(key, [data[-1].id], filters) if more else None)
+
+
+def _filters(query: EventQuery | RefusedQuery) -> list[Any]:
+    return list(astuple(replace(query, limit=0, cursor=None)))
 
 
 def total(db: sqlite3.Connection) -> int:

@@ -204,8 +204,56 @@ DELETE FROM search_deleted;
 UPDATE search_state SET watermark = 0;
 """
 
+# 4: what other senders bring, and what was refused.
+DELIVERIES = """
+-- By hand, INSERT OR REPLACE would replace a row without firing the triggers that count it.
+CREATE TRIGGER messages_known BEFORE INSERT ON messages
+WHEN EXISTS (SELECT 1 FROM messages WHERE message_id = new.message_id) BEGIN
+    SELECT RAISE(IGNORE);
+END;
+
+-- Of a message that did not come in our own format: who sent it, and its own JSON as it came.
+CREATE TABLE payloads (
+    seq INTEGER PRIMARY KEY, -- the message's
+    source TEXT NOT NULL, body TEXT
+) STRICT;
+CREATE TRIGGER messages_payload_delete AFTER DELETE ON messages BEGIN
+    DELETE FROM payloads WHERE seq = old.seq;
+END;
+
+-- What was signed and is no message. `hash`: of source and body, which are its identity.
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    hash BLOB NOT NULL UNIQUE,
+    source TEXT NOT NULL, kind TEXT NOT NULL, message_id TEXT, body TEXT NOT NULL,
+    created_at INTEGER NOT NULL -- microseconds since 1970, by the server's clock
+) STRICT;
+CREATE INDEX events_by_time ON events (created_at, seq);
+CREATE INDEX events_by_kind ON events (kind, created_at, seq);
+CREATE INDEX events_by_message ON events (message_id, created_at, seq)
+    WHERE message_id IS NOT NULL;
+
+-- Signed bodies that could not be stored as asked; the oldest make room for the newest.
+CREATE TABLE refused (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    created_at INTEGER NOT NULL,
+    source TEXT NOT NULL, result TEXT NOT NULL, request_id TEXT NOT NULL, message_id TEXT,
+    detail TEXT NOT NULL, size INTEGER NOT NULL, body BLOB NOT NULL
+) STRICT;
+CREATE TABLE refused_totals (
+    id INTEGER PRIMARY KEY CHECK (id = 1), n INTEGER NOT NULL, size INTEGER NOT NULL
+) STRICT;
+INSERT INTO refused_totals VALUES (1, 0, 0);
+CREATE TRIGGER refused_insert AFTER INSERT ON refused BEGIN
+    UPDATE refused_totals SET n = n + 1, size = size + new.size;
+END;
+CREATE TRIGGER refused_delete AFTER DELETE ON refused BEGIN
+    UPDATE refused_totals SET n = n - 1, size = size - old.size;
+END;
+"""
+
 # STEPS[n] brings version n to n + 1. A released step never changes.
-STEPS = (MESSAGES, COUNTS + RECOUNT + COUNT_TRIGGERS, SEARCH)
+STEPS = (MESSAGES, COUNTS + RECOUNT + COUNT_TRIGGERS, SEARCH, DELIVERIES)
 VERSION = len(STEPS)
 
 

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ...metrics import Gauge
-from ...records import Message, Result
-from ...schema import MessageQuery
+from ...records import Message, Result, StoredEvent, StoredMessage, StoredRefusal
+from ...schema import EventQuery, MessageQuery, RefusedQuery
 from ..commits import Item
 from ..cursor import key_of
 from ..errors import Fatal, StoreError, Unopenable, Unusable
 from ..message_store import MessageStore
-from ..pages import Page, fitting
+from ..pages import Page, Rows, fitting
 from . import following, reads, schema, search, upkeep, verify
 from .connection import Connection, open_reader, open_writer
 from .files import Files, create_private, lock, make_folder
 from .insert import CONTENT_DEDUPE, insert
+from .refused import Limits as RefusedLimits
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +43,20 @@ class SqliteStore(MessageStore):
     commit, and nobody the word that all is well.
     """
 
-    def __init__(self, path: Path, *, dedupe_by: str = "message_id", **options: Any) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        dedupe_by: str = "message_id",
+        refused_limits: RefusedLimits = RefusedLimits(),  # noqa: B008 - immutable
+        **options: Any,
+    ) -> None:
         super().__init__(**options)
         self._ours_to_place = not path.is_absolute()
         self.path = path.resolve()
         self.files = Files(self.path)
         self._dedupe_by = dedupe_by
+        self._refused_limits = refused_limits
         self._lock: int | None = None
         self._connections: list[Connection] = []
         self._writing: Connection
@@ -106,7 +115,9 @@ class SqliteStore(MessageStore):
     # -- writing
 
     async def commit(self, batch: Sequence[Item]) -> Sequence[Result]:
-        results, created, self._last_seq = await self._write(insert, batch, self._last_seq)
+        results, created, self._last_seq = await self._write(
+            insert, batch, self._last_seq, self._refused_limits
+        )
         # After the commit and before any answer: a commit into a file that nobody can find again
         # is not stored. Not in the connection's thread, which would wait for the GIL after each.
         self._check_files()
@@ -167,8 +178,17 @@ class SqliteStore(MessageStore):
         reader = self._searches if query.q else self._listings
         return await self._read(reader, reads.page, query, reader.stopped)
 
-    async def message(self, message_id: str) -> Message | None:
+    async def message(self, message_id: str) -> StoredMessage | None:
         return await self._read(self._listings, reads.message, message_id)
+
+    async def payload(self, message_id: str) -> str | None:
+        return await self._read(self._listings, reads.payload, message_id)
+
+    async def events(self, query: EventQuery) -> Rows[StoredEvent]:
+        return await self._read(self._listings, reads.events_page, query)
+
+    async def refused(self, query: RefusedQuery) -> Rows[StoredRefusal]:
+        return await self._read(self._listings, reads.refused_page, query)
 
     async def total(self) -> int:
         return await self._read(self._health, reads.total)
