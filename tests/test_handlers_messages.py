@@ -422,7 +422,7 @@ async def test_a_cursor_does_not_go_with_an_offset(client: Client, store: Messag
 # -- READ_TOKEN
 
 TOKEN = pytest.mark.parametrize("settings", [{"read_token": "s3cret"}], indirect=True)
-READS = ["/messages", "/messages/m1", "/stats", "/messages.ndjson"]
+READS = ["/messages", "/messages/m1", "/stats", "/stats/timeline", "/messages.ndjson"]
 
 
 @TOKEN
@@ -522,3 +522,71 @@ def test_the_real_process_pages_through_everything(server: RunningServer) -> Non
         match = re.search(r'<([^>]+)>; rel="next"', answer.headers.get("Link", ""))
         target = match and match[1]
     assert found == sent
+
+
+# -- the other orders, and times
+
+
+async def test_the_newest_come_first_and_links_keep_the_order(
+    client: Client, store: MessageStore
+) -> None:
+    rows = [message(f"m{n}", ts=f"2025-01-15T10:00:0{n}Z") for n in range(5)]
+    await fill(store, *rows)
+    target = "/messages?order=desc&limit=2&until=2025-01-15T10:00:04Z&since=2025-01-15"
+    seen: list[str] = []
+    while target:
+        answer = await client.get(target)
+        content = json.loads(answer.body)
+        assert content["total"] == 4
+        seen += [row["message_id"] for row in content["data"]]
+        header = answer.headers.get("Link", "")
+        links = {rel: link for link, rel in re.findall('<([^>]+)>; rel="(.*?)"', header)}
+        target = links.get("next", "")
+    assert seen == ["m3", "m2", "m1", "m0"]
+    back = json.loads((await client.get(links["prev"])).body)
+    assert [row["message_id"] for row in back["data"]] == ["m3", "m2"]
+    exported = (await client.get("/messages.ndjson?order=desc&since=2025-01-15T10:00:03Z")).body
+    assert [json.loads(line)["message_id"] for line in exported.splitlines()] == ["m4", "m3"]
+    # A cursor belongs to its order.
+    cursor = (await listing(client, "/messages?order=desc&limit=1"))["next_cursor"]
+    assert (await client.get(f"/messages?limit=1&cursor={cursor}")).code == 422
+
+
+async def test_the_order_of_storing_can_be_followed_for_ever(
+    client: Client, store: MessageStore
+) -> None:
+    await fill(store, message("late", ts="2025-01-16T00:00:00Z"))
+    await fill(store, message("early", ts="2025-01-15T00:00:00Z"))
+    first = await listing(client, "/messages?order=stored")
+    assert [row["message_id"] for row in first["data"]] == ["late", "early"]
+    place = first["next_cursor"]
+    nothing = await listing(client, f"/messages?order=stored&cursor={place}")
+    assert (nothing["data"], nothing["next_cursor"], nothing["total"]) == ([], place, 2)
+    await fill(store, message("earliest", ts="2025-01-14T00:00:00Z"))
+    more = await listing(client, f"/messages?order=stored&cursor={place}")
+    assert [row["message_id"] for row in more["data"]] == ["earliest"]
+    exported = (await client.get("/messages.ndjson?order=stored")).body
+    names = [json.loads(line)["message_id"] for line in exported.splitlines()]
+    assert names == ["late", "early", "earliest"]
+    for refused in ("offset=1", "cursor=x", "cursor=999"):
+        assert (await client.get(f"/messages?order=stored&{refused}")).code == 422
+
+
+async def test_a_timeline_counts_by_hour_and_day(client: Client, store: MessageStore) -> None:
+    assert json.loads((await client.get("/stats/timeline")).body) == {"by": "hour", "data": []}
+    await fill(store, message("m1", ts="2025-01-15T10:59:59Z"))
+    await fill(store, message("m2", ts="2025-01-15T12:00:00Z"))
+    hours = json.loads((await client.get("/stats/timeline")).body)["data"]
+    assert len(hours) == 48
+    assert [each["count"] for each in hours[-3:]] == [1, 0, 1]
+    assert hours[-1]["start"] == "2025-01-15T12:00:00Z"
+    days = json.loads((await client.get("/stats/timeline?by=day&since=2025-01-14")).body)
+    assert days == {
+        "by": "day",
+        "data": [
+            {"start": "2025-01-14T00:00:00Z", "count": 0},
+            {"start": "2025-01-15T00:00:00Z", "count": 2},
+        ],
+    }
+    for refused in ("by=week", "since=x", "limit=1", "since=2000-01-01"):
+        assert (await client.get(f"/stats/timeline?{refused}")).code == 422

@@ -253,6 +253,14 @@ def test_what_is_no_message_is_refused_by_both(payload: Any) -> None:
         pytest.param("since", "2025-01-15", id="since a date"),
         pytest.param("since", "2025-02-30T10:00:00Z", id="since no date"),
         pytest.param("since", "2025-01-15T10:00:00+00:00", id="since with an offset"),
+        pytest.param("until", "", id="until empty"),
+        pytest.param("until", "2025-01-15T10:00:00Z", id="until"),
+        pytest.param("until", "now", id="until no instant"),
+        pytest.param("order", "asc", id="order asc"),
+        pytest.param("order", "desc", id="order desc"),
+        pytest.param("order", "stored", id="order stored"),
+        pytest.param("order", "newest", id="order unknown"),
+        pytest.param("order", "", id="order empty"),
         pytest.param("q", "", id="q empty"),
         pytest.param("q", "%_", id="q wildcards"),
         pytest.param("q", "\U0001f600" * 256, id="q longest"),
@@ -283,12 +291,19 @@ def test_a_query_without_parameters_has_the_defaults_that_it_names() -> None:
         if "default" in each["schema"]
     }
     query = parse_query({})
-    assert defaults == {"limit": query.limit, "offset": query.offset}
+    assert defaults == {"limit": query.limit, "offset": query.offset, "order": query.order}
 
 
 def test_an_export_takes_the_filters_alone() -> None:
     parameters = DOCUMENT["paths"]["/messages.ndjson"]["get"]["parameters"]
-    assert {each["name"] for each in parameters} == {"from", "from_msisdn", "since", "q"}
+    assert {each["name"] for each in parameters} == {
+        "from",
+        "from_msisdn",
+        "since",
+        "until",
+        "q",
+        "order",
+    }
 
 
 # -- what the server answers is what the document says
@@ -341,6 +356,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         pytest.param("/messages.ndjson", "/messages.ndjson?from=x", 422, id="bad export"),
         pytest.param("/messages/stream", "/messages/stream?until=x", 422, id="bad stream"),
         pytest.param("/stats", "/stats", 200, id="stats"),
+        pytest.param("/stats/timeline", "/stats/timeline?by=day", 200, id="timeline"),
+        pytest.param("/stats/timeline", "/stats/timeline?by=week", 422, id="bad timeline"),
         pytest.param("/inspector", "/inspector", 200, id="inspector"),
         pytest.param("/health", "/health", 200, id="health"),
         pytest.param("/health/live", "/health/live", 200, id="liveness"),
@@ -359,7 +376,9 @@ def test_reads_answer_as_documented(
     check(path, "get", answer)
 
 
-@pytest.mark.parametrize("path", ["/messages", "/messages.ndjson", "/messages/stream", "/stats"])
+@pytest.mark.parametrize(
+    "path", ["/messages", "/messages.ndjson", "/messages/stream", "/stats", "/stats/timeline"]
+)
 def test_a_missing_token_is_answered_as_documented(filled: RunningServer, path: str) -> None:
     answer = filled.get(path)
     assert answer.status == 401

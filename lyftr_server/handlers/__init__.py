@@ -12,7 +12,13 @@ from .docs import (
     SwaggerStyleHandler,
 )
 from .inspector import InspectorFileHandler, InspectorHandler
-from .messages import ExportHandler, MessageHandler, MessagesHandler, StatsHandler
+from .messages import (
+    ExportHandler,
+    MessageHandler,
+    MessagesHandler,
+    StatsHandler,
+    TimelineHandler,
+)
 from .operations import (
     HealthHandler,
     LiveHandler,
@@ -33,6 +39,7 @@ EXACT: dict[str, type[BaseHandler]] = {
         ExportHandler,
         StreamHandler,
         StatsHandler,
+        TimelineHandler,
         HealthHandler,
         LiveHandler,
         ReadyHandler,

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from ..base import PRIVATE, RETRY_AFTER, STREAM_BYTES, BaseHandler, Refused
 from ..records import Message, StoredMessage, iso
-from ..schema import MessageQuery, parse_no_query, parse_query
+from ..schema import MessageQuery, parse_no_query, parse_query, parse_timeline_query
 from ..store import Page
 
 # At a time: each may hold rows that its client does not read.
@@ -138,6 +138,18 @@ def _pieces(lines: Iterable[str]) -> Iterator[bytes]:
         yield b"".join(piece)
 
 
+class TimelineHandler(ReadHandler):
+    """GET /stats/timeline: how many messages there are by hour or day."""
+
+    route = "/stats/timeline"
+
+    async def get(self) -> None:
+        query = parse_timeline_query(self.request.query_arguments)
+        buckets: list[tuple[str, int]] = await self.read(self.application.store.timeline(query))
+        data = [{"start": start, "count": count} for start, count in buckets]
+        self.reply_json(200, {"by": query.by, "data": data}, PRIVATE)
+
+
 def _links(query: MessageQuery, page: Page, by_offset: bool) -> list[tuple[str, str]]:
     """Return the Link header (RFC 8288): by offset for those who page so, else by cursor."""
     links = []
@@ -156,6 +168,13 @@ def _links(query: MessageQuery, page: Page, by_offset: bool) -> list[tuple[str, 
 
 
 def _link(rel: str, query: MessageQuery, place: dict[str, Any]) -> str:
-    filters = {"from": query.sender, "since": query.since, "q": query.q, "limit": query.limit}
+    filters = {
+        "from": query.sender,
+        "since": query.since,
+        "until": query.until,
+        "q": query.q,
+        "order": query.order if query.order != "asc" else None,
+        "limit": query.limit,
+    }
     arguments = {name: value for name, value in filters.items() if value is not None} | place
     return f'</messages?{urlencode(arguments)}>; rel="{rel}"'

@@ -50,9 +50,11 @@ export class Detail {
     const path = messagePath(messageId);
     try {
       const message = path ? await this.api.json(path, {}, signal) : row;
+      // Our own format has no more to it, and asking for what is not there would be an error.
+      const more = path && message?.source && message.source !== "native";
       const [payload, events] = await Promise.all([
-        path && quiet(this.api.json(messagePath(messageId, "/payload"), {}, signal)),
-        quiet(this.api.json("events", { message_id: messageId, limit: 50 }, signal)),
+        more && quiet(this.api.json(messagePath(messageId, "/payload"), {}, signal)),
+        more && quiet(this.api.json("events", { message_id: messageId, limit: 50 }, signal)),
       ]);
       if (signal.aborted || !message) return;
       this.complete = true;
@@ -65,7 +67,7 @@ export class Detail {
     }
   }
 
-  #draw(message, q, payload = null, events = []) {
+  #draw(message, q, payload, events) {
     const { source, received_at: receivedAt, ...row } = message;
     const text = message.text === null ? element("p", { class: "says none" }, "This message has no text.") : element("p", { class: "says", dir: "auto" }, ...marked(message.text, q));
     const json = JSON.stringify(row, null, 2);

@@ -51,10 +51,9 @@ export class Filters {
   }
 
   #values() {
-    const from = this.from.value.trim().replace(/[\s()-]/g, "");
     return {
       q: this.q.value,
-      from: from && `+${from.replace(/^\+/, "")}`,
+      from: number(this.from.value),
       since: kept(this.since.value, this.given.since),
       until: kept(this.until.value, this.given.until),
     };
@@ -68,6 +67,12 @@ export class Filters {
 
 function field(name, input) {
   return element("label", { class: "field" }, element("span", {}, name), input);
+}
+
+/** A number as people write it becomes one as the server has it; a name of another kind stays. */
+function number(text) {
+  const digits = text.replace(/[\s()+-]/g, "");
+  return /^[0-9]+$/.test(digits) ? `+${digits}` : text.trim();
 }
 
 function put(input, value) {

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from .. import __version__
+from ..schema import TIMELINE_QUERY
 from ..signature import sign
 from .answers import answer, answer_in, operation, status
 from .schemas import EXAMPLE, Json, object_of, parameters, ref
@@ -30,12 +31,16 @@ string, keys and unknown members included, U+0000 and lone surrogates.
 """
 
 _LISTING = """\
-Ordered by instant, then by `message_id`. Filters combine with AND; an empty one is as if absent.
+Ordered by instant, then by `message_id`; with `order=desc` the newest come first. Filters combine
+with AND; an empty one is as if absent.
 `from_msisdn` is another name of `from`; both together must be the same. A parameter given twice is
 refused.
 
 Follow `next_cursor`, or the `Link` header, to the next page: that costs the same on each.
 `offset` pages too, but not together with a cursor.
+
+With `order=stored` rows come as they were stored and `next_cursor` is never null: ask with it
+later, and nothing that came meanwhile is missing.
 """
 
 
@@ -107,6 +112,7 @@ def _message_paths() -> Json:
                 },
             )
         },
+        "/stats/timeline": {"get": _timeline()},
     }
 
 
@@ -137,6 +143,27 @@ def _stream() -> Json:
         },
         description=_STREAM,
         parameters=[*filters, after, resumed],
+    )
+
+
+_TIMELINE = """\
+By instant, in whole hours or days of UTC, the empty ones too; at most 1,000. The first begins at or
+before `since`, the last ends at or behind `until`. Without them: the last 48 hours or 90 days up to
+the newest message.
+"""
+
+
+def _timeline() -> Json:
+    example = {"by": "hour", "data": [{"start": "2025-01-15T10:00:00Z", "count": 3}]}
+    return _read(
+        "getTimeline",
+        "Messages by hour or day",
+        {
+            "200": answer("The counts.", ref("schemas", "Timeline"), example),
+            "422": ref("responses", "Invalid"),
+        },
+        description=_TIMELINE,
+        parameters=parameters(query=TIMELINE_QUERY),
     )
 
 

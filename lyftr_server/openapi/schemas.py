@@ -32,7 +32,7 @@ def _serialized(validator: Any) -> Any:
     described = getattr(validator, "json_schema", None)
     if described is None:
         return UNSUPPORTED
-    if "string" in described["type"]:
+    if "string" in described["type"] and "enum" not in described:
         return {"pattern": _PLAIN} | described
     return dict(described)
 
@@ -88,6 +88,7 @@ def schemas() -> Json:
         ),
         "Page": object_of(page),
         "Stats": object_of(stats),
+        "Timeline": object_of({"by": {"enum": ["hour", "day"]}, "data": _buckets()}),
         "Error": object_of({"detail": {"type": "string"}}),
         "Faults": object_of(
             {"detail": {"type": "array", "minItems": 1, "items": object_of(fault)}}
@@ -95,20 +96,26 @@ def schemas() -> Json:
     }
 
 
+def _buckets() -> Json:
+    bucket = {"start": {"type": "string", "format": "date-time"}, "count": _COUNT}
+    return {"type": "array", "maxItems": 1000, "items": object_of(bucket)}
+
+
 # Not as `example`: Swagger UI would fill the filters in.
 _EXAMPLES = {
     "from": ["+919876543210", "919876543210"],
     "from_msisdn": ["+919876543210"],
     "since": ["2025-01-15T10:00:00Z", "2025-01-15T10:00:00.5Z"],
+    "until": ["2025-01-16T00:00:00Z", "2025-01-16"],
     "q": ["hello"],
 }
 
 
-def parameters(*without: str) -> list[Json]:
-    """Return the parameters of a listing, as QUERY has them."""
+def parameters(*without: str, query: Any = QUERY) -> list[Json]:
+    """Return the parameters of a listing, as QUERY has them, or of another query."""
     return [
         _parameter(name, dict(field))
-        for name, field in _converted(QUERY)["properties"].items()
+        for name, field in _converted(query)["properties"].items()
         if name not in without
     ]
 
@@ -117,6 +124,8 @@ def _parameter(name: str, field: Json) -> Json:
     description, default = field.pop("description"), field.pop("default")
     if field["type"] == "integer":
         field["default"] = int(default)  # it stands in the schema as it would in a URL
+    elif "enum" in field:
+        field["default"] = default
     # An empty filter is as if absent.
     elif field.get("format") == "date-time":
         field = {"anyOf": [field, {"type": "string", "format": "date"}, {"const": ""}]}

@@ -38,6 +38,17 @@ class MessageQuery:
     since: str | None = None
     q: str | None = None
     cursor: str | None = None
+    until: str | None = None
+    order: str = "asc"  # or desc; or stored, and then a cursor is a place in the order of storing
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineQuery:
+    """A validated query for counts over time, by "hour" or "day"; times in the form of `ts`."""
+
+    by: str = "hour"
+    since: str | None = None
+    until: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +113,11 @@ _INSTANT_SCHEMA = {
 
 @described(**_INSTANT_SCHEMA, description="Rows at or after this instant, or a date's midnight.")
 def _since(value: str) -> str | None:
+    return instant(value) if value else None
+
+
+@described(**_INSTANT_SCHEMA, description="Rows before this instant, or a date's midnight.")
+def _until(value: str) -> str | None:
     return instant(value) if value else None
 
 
@@ -171,6 +187,24 @@ def _name(description: str) -> Any:
     return validator
 
 
+@described(
+    type="string",
+    enum=["asc", "desc", "stored"],
+    description="By time, rising or falling; or as they were stored.",
+)
+def _message_order(value: str) -> str:
+    if value not in ("asc", "desc", "stored"):
+        raise Broken("must be asc, desc or stored", "enum")
+    return value
+
+
+@described(type="string", enum=["hour", "day"], description="What one count spans.")
+def _by(value: str) -> str:
+    if value not in ("hour", "day"):
+        raise Broken("must be hour or day", "enum")
+    return value
+
+
 @described(type="string", enum=["asc", "desc"], description="By time, rising or falling.")
 def _order(value: str) -> bool:
     if value not in ("", "asc", "desc"):
@@ -189,7 +223,9 @@ QUERY = vol.Schema(
         vol.Optional("from", default=""): _sender,
         vol.Optional("from_msisdn", default=""): _sender,
         vol.Optional("since", default=""): _since,
+        vol.Optional("until", default=""): _until,
         vol.Optional("q", default=""): _q,
+        vol.Optional("order", default="asc"): _message_order,
         vol.Optional("cursor", default=""): _cursor,
     }
 )
@@ -212,6 +248,13 @@ REFUSED_QUERY = vol.Schema(
         **_PAGING,
     }
 )
+TIMELINE_QUERY = vol.Schema(
+    {
+        vol.Optional("by", default="hour"): _by,
+        vol.Optional("since", default=""): _since,
+        vol.Optional("until", default=""): _until,
+    }
+)
 NO_QUERY = vol.Schema({})
 
 Arguments = Mapping[str, list[bytes]]
@@ -226,8 +269,16 @@ def parse_query(arguments: Arguments) -> MessageQuery:
         raise Invalid(Fault(("query", "from_msisdn"), msg, "value_error"))
     if fields["cursor"] and fields["offset"]:
         raise Invalid(Fault(("query", "cursor"), "must not come with an offset", "value_error"))
+    if fields["offset"] and fields["order"] == "stored":
+        msg = "must not come with order=stored: follow next_cursor"
+        raise Invalid(Fault(("query", "offset"), msg, "value_error"))
     del fields["from"]
     return MessageQuery(sender=sender or alias, **fields)
+
+
+def parse_timeline_query(arguments: Arguments) -> TimelineQuery:
+    """As parse_query, for counts over time."""
+    return TimelineQuery(**_fields(TIMELINE_QUERY, arguments))
 
 
 def parse_event_query(arguments: Arguments) -> EventQuery:

@@ -50,7 +50,13 @@ def decode(key: bytes, token: str, query: MessageQuery) -> Position:
 
 
 def _filters(query: MessageQuery) -> list[Any]:
-    return [query.sender, query.since, query.q]
+    found = [query.sender, query.since, query.q]
+    # Cursors of before these were known stay good.
+    return (
+        found
+        if query.until is None and query.order == "asc"
+        else [*found, query.until, query.order]
+    )
 
 
 def seal(key: bytes, place: Sequence[Any], filters: Sequence[Any]) -> str:

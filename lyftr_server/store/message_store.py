@@ -17,7 +17,7 @@ from ..records import (
     StoredMessage,
     StoredRefusal,
 )
-from ..schema import EventQuery, MessageQuery, RefusedQuery
+from ..schema import EventQuery, MessageQuery, RefusedQuery, TimelineQuery
 from .commits import MAX_BATCH, Commits, Item
 from .pages import Page, Rows
 
@@ -171,6 +171,10 @@ class MessageStore(ABC):
     @abstractmethod
     def export(self, query: MessageQuery) -> AsyncGenerator[list[Message], None]:
         """Yield all rows that match, in the listing's order, some at a time, in constant memory."""
+
+    @abstractmethod
+    async def timeline(self, query: TimelineQuery) -> list[tuple[str, int]]:
+        """Return (start, count) of whole hours or days. Invalid for too many."""
 
     @abstractmethod
     async def head(self) -> str:

@@ -6,7 +6,7 @@ from fractions import Fraction
 from typing import Any
 
 from lyftr_server.records import Message
-from lyftr_server.schema import MessageQuery
+from lyftr_server.schema import MessageQuery, TimelineQuery
 
 DAY_US = 86_400_000_000
 
@@ -27,7 +27,36 @@ class Model:
     def matching(self, query: MessageQuery) -> list[Message]:
         """Return all rows that match, in the listing's order."""
         rows = [message for message, _ in self.rows.values() if _matches(message, query)]
-        return sorted(rows, key=lambda row: (instant(row.ts), row.message_id))
+        if query.order == "stored":
+            return rows
+        reverse = query.order == "desc"
+        return sorted(rows, key=lambda row: (instant(row.ts), row.message_id), reverse=reverse)
+
+    def timeline(self, query: TimelineQuery) -> list[tuple[str, int]]:
+        """Return every bucket by stepping through time."""
+        step = timedelta(hours=1) if query.by == "hour" else timedelta(days=1)
+        rows = self.matching(MessageQuery())
+        if query.until is None and not rows:
+            return []
+
+        def floor(ts: str) -> datetime:
+            moment = datetime.fromisoformat(ts[:19].rstrip("Z"))
+            return moment.replace(minute=0, second=0, hour=moment.hour if query.by == "hour" else 0)
+
+        if query.until is None:
+            end = floor(rows[-1].ts) + step
+        else:
+            end = floor(query.until)
+            end += step if instant(query.until) > instant(f"{end.isoformat()}Z") else timedelta()
+        start = end - step * (48 if query.by == "hour" else 90)
+        if query.since is not None:
+            start = floor(query.since)
+        buckets = []
+        while start < end:
+            inside = sum(start <= floor(row.ts) < start + step for row in rows)
+            buckets.append((f"{start.isoformat()}Z", inside))
+            start += step
+        return buckets
 
     def stats(self, now_us: int) -> dict[str, Any]:
         rows = self.matching(MessageQuery())
@@ -56,6 +85,7 @@ def _matches(message: Message, query: MessageQuery) -> bool:
     return (
         (query.sender is None or message.from_msisdn == query.sender)
         and (query.since is None or instant(message.ts) >= instant(query.since))
+        and (query.until is None or instant(message.ts) < instant(query.until))
         and (
             query.q is None
             or (message.text is not None and query.q.casefold() in message.text.casefold())

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lyftr_server.records import Message, StoredMessage
-from lyftr_server.schema import MessageQuery
+from lyftr_server.schema import Invalid, MessageQuery, TimelineQuery
 from lyftr_server.store import Stopped
 from lyftr_server.store.cursor import key_of
-from lyftr_server.store.sqlite import matching, reads, search, verify
+from lyftr_server.store.sqlite import matching, reads, search, timeline, verify
 
 from .databases import MINUTE_US, database, go_on, insert, message, reader, texts
 from .model import DAY_US, Model
@@ -59,6 +59,8 @@ QUERY = st.builds(
     since=st.sampled_from(
         [None, None, "2025-01-15T10:00:00.00Z", "2025-01-15T10:00:00.50Z", "2025-01-15T12:00:00Z"]
     ),
+    until=st.sampled_from([None, None, "2025-01-15T10:59:59.999999999Z", "2025-01-15T11:00:00Z"]),
+    order=st.sampled_from(["asc", "desc"]),
     q=st.none() | st.text(LETTERS, min_size=1, max_size=4) | st.sampled_from(["SS", "σας"]),
 )
 
@@ -129,6 +131,7 @@ def check(db: sqlite3.Connection, model: Model, queries: list[MessageQuery], now
         assert reads.message(db, message_id) == wanted
     for query in queries:
         check_pages(db, query, model.matching(query))
+        check_order_of_storing(db, replace(query, offset=0, order="stored"), model)
 
 
 def check_pages(db: sqlite3.Connection, query: MessageQuery, rows: list[Message]) -> None:
@@ -153,6 +156,21 @@ def check_pages(db: sqlite3.Connection, query: MessageQuery, rows: list[Message]
         assert (preceding.previous_cursor is None) == (start <= 2)
         assert (preceding.next_cursor is None) == (start == len(rows) and not rows[start:])
     assert [row for chunk in chunks(db, query, 2) for row in chunk] == rows
+
+
+def check_order_of_storing(db: sqlite3.Connection, query: MessageQuery, model: Model) -> None:
+    """Check that following the cursor meets every row once, and then nothing, for ever."""
+    rows = model.matching(query)
+    seen: list[Message] = []
+    while True:
+        page = reads.page(db, query, go_on)
+        assert page.total == len(rows)
+        assert page.next_cursor is not None
+        if not page.data:
+            break
+        seen += page.data
+        query = replace(query, cursor=page.next_cursor)
+    assert seen == rows
 
 
 def chunks(db: sqlite3.Connection, query: MessageQuery, size: int) -> Iterator[list[Message]]:
@@ -186,11 +204,20 @@ def many(n: int) -> list[Message]:
         pytest.param(MessageQuery(limit=3, sender="+1"), id="sender"),
         pytest.param(MessageQuery(limit=3, since="2025-01-02T07:03:00Z"), id="since"),
         pytest.param(MessageQuery(limit=3, sender="+1", since="2025-01-02T07:03:00Z"), id="both"),
+        pytest.param(MessageQuery(limit=3, until="2025-01-03T05:00:30Z"), id="until"),
+        pytest.param(
+            MessageQuery(
+                limit=3, sender="+1", since="2025-01-02T07:03:00Z", until="2025-01-04T00:00:00Z"
+            ),
+            id="a sender's days",
+        ),
         pytest.param(MessageQuery(limit=3, q="text 1"), id="q"),
         pytest.param(MessageQuery(limit=3, sender="+1", q="1"), id="short q of a sender"),
     ],
 )
-def test_every_offset_of_a_long_listing(tmp_path: Path, query: MessageQuery) -> None:
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_every_offset_of_a_long_listing(tmp_path: Path, query: MessageQuery, order: str) -> None:
+    query = replace(query, order=order)
     model = Model()
     model.insert(many(600), 0)
     rows = model.matching(query)
@@ -299,6 +326,52 @@ def test_the_top_ten_among_many_senders(tmp_path: Path) -> None:
             assert reads.stats(db, 0) == model.stats(0)
 
 
+HOUR = st.integers(0, 23).map(lambda hour: f"2025-01-15T{hour:02}:30:00Z")
+TIME = HOUR | st.sampled_from(
+    ["2025-01-15T11:00:00Z", "2025-01-15T11:00:00.000000001Z", "2025-01-16T00:00:00Z"]
+)
+
+
+@given(
+    st.lists(TIME, max_size=12),
+    st.builds(
+        TimelineQuery,
+        by=st.sampled_from(["hour", "day"]),
+        since=st.none() | TIME,
+        until=st.none() | TIME,
+    ),
+)
+@settings(max_examples=150, deadline=None)
+def test_a_timeline_is_the_models(times: list[str], query: TimelineQuery) -> None:
+    rows = [message(f"m{n}", ts=ts) for n, ts in enumerate(times)]
+    model = Model()
+    model.insert(rows, 0)
+    with TemporaryDirectory() as directory, database(Path(directory) / "app.db") as db:
+        if rows:
+            insert(db, rows)
+        assert timeline.timeline(db, query) == model.timeline(query)
+
+
+@pytest.mark.parametrize("edge", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+@pytest.mark.parametrize("by", ["hour", "day"])
+def test_a_timeline_reaches_both_ends_of_time(tmp_path: Path, edge: str, by: str) -> None:
+    with database(tmp_path / "app.db") as db:
+        insert(db, [message(ts=edge)])
+        found = timeline.timeline(db, TimelineQuery(by=by))
+        assert found[-1][1] == 1
+        assert found[-1][0][:10] == edge[:10]
+        assert timeline.timeline(db, TimelineQuery(by=by, since=edge, until=edge))[1:] == []
+
+
+def test_a_timeline_has_a_thousand_buckets_at_most(tmp_path: Path) -> None:
+    with database(tmp_path / "app.db") as db:
+        insert(db, [message(ts="2025-01-15T10:00:00Z")])
+        query = TimelineQuery(by="day", since="2022-04-22T00:00:00Z")
+        assert len(timeline.timeline(db, query)) == 1000
+        with pytest.raises(Invalid):
+            timeline.timeline(db, replace(query, since="2022-04-21T23:59:59Z"))
+
+
 def test_the_last_day_is_counted_to_the_microsecond(tmp_path: Path) -> None:
     cutoff = 5 * MINUTE_US + 17
     with database(tmp_path / "app.db") as db:
@@ -328,6 +401,8 @@ def test_the_listing_never_walks_the_table(tmp_path: Path) -> None:
                 for since in (None, "2025-01-02T07:03:00Z"):
                     query = MessageQuery(limit=5, offset=offset // 4, sender=sender, since=since)
                     steps[query] = _steps(db, query)
+                    turned = replace(query, order="desc", until="2025-01-04T05:03:00Z")
+                    steps[turned] = _steps(db, turned)
     assert max(steps.values()) < 6000, steps
 
 

@@ -13,6 +13,7 @@ from .sql import Stop
 
 # Looked at in one statement. A statement is a snapshot; between two of them the WAL can be reset.
 PIECE_ROWS = 2000
+BEGINNING = "0"
 _MAX_SEQ = 2**63 - 1
 
 
@@ -22,14 +23,20 @@ def head(db: sqlite3.Connection) -> str:
 
 
 def follow(
-    db: sqlite3.Connection, query: MessageQuery, after: str, limit: int, stop: Stop
+    db: sqlite3.Connection,
+    query: MessageQuery,
+    after: str,
+    limit: int,
+    stop: Stop,
+    *,
+    name: str = "after",
 ) -> tuple[list[Message], list[str]]:
     """Return the first messages after a place that fit, and the place behind each of them.
 
-    Fewer than `limit` say that no other is stored now. `query`: its sender, since and q count.
-    Invalid for a place that this database never gave.
+    Fewer than `limit` say that no other is stored now. Of the query its filters count. Invalid for
+    a place that this database never gave; the parameter that had it is called `name`.
     """
-    seq = _checked(db, after)
+    seq = _checked(db, after, name)
     where, values = _filter(query)
     folded = query.q.casefold() if query.q else ""
     rows: list[Message] = []
@@ -66,6 +73,9 @@ def _filter(query: MessageQuery) -> tuple[str, list[Any]]:
     if query.since is not None:
         conditions.append("instant >= ?")
         values.append(instant(query.since))
+    if query.until is not None:
+        conditions.append("instant < ?")
+        values.append(instant(query.until))
     if query.q:
         sql, letters, _ = condition(query.q.casefold())
         conditions.append(f"text IS NOT NULL AND ({sql})")
@@ -73,13 +83,14 @@ def _filter(query: MessageQuery) -> tuple[str, list[Any]]:
     return " AND ".join(conditions) or "true", values
 
 
-def _checked(db: sqlite3.Connection, after: str) -> int:
+def _checked(db: sqlite3.Connection, after: str, name: str) -> int:
     """Return the place as a number. A restored backup may be older than a reader's place is."""
     if after.isascii() and after.isdigit() and len(after) < 20:
         seq = int(after)
         if seq <= min(_last(db), _MAX_SEQ):
             return seq
-    raise Invalid(Fault(("query", "after"), "must come from this stream", "place_invalid"))
+    msg = "must be a place in this server's order of storing"
+    raise Invalid(Fault(("query", name), msg, "place_invalid"))
 
 
 def _last(db: sqlite3.Connection) -> int:

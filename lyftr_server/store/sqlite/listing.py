@@ -18,14 +18,20 @@ _ROW = "json_array(message_id, from_msisdn, to_msisdn, ts, text)"
 
 
 class Scope(NamedTuple):
-    """The filters that indexes answer: a sender, and the least instant ("": none)."""
+    """The filters that indexes answer: a sender, and instants from `since` up to before `until`."""
 
-    sender: str | None
-    since: str
+    sender: str | None = None
+    since: str = FIRST.instant
+    until: str = LAST.instant
 
     @property
     def first(self) -> Key:
         return Key(self.since, "")
+
+    @property
+    def last(self) -> Key:
+        """The place behind the last row: none has an empty id."""
+        return Key(self.until, "")
 
     @property
     def table(self) -> str:
@@ -43,21 +49,38 @@ class Scope(NamedTuple):
         """Return the condition for the scope's rows on one side of a place."""
         equal = "=" if inclusive else ""
         if backward:
+            if after > self.last:
+                after, equal = self.last, ""
             # Both bounds belong to one column, so that the index takes both.
             return self.where(
                 f"(instant, message_id) <{equal} (?, ?) AND instant >= ?", *after, self.since
             )
         if after < self.first:
             after, equal = self.first, "="
-        return self.where(f"(instant, message_id) >{equal} (?, ?)", *after)
+        return self.where(
+            f"(instant, message_id) >{equal} (?, ?) AND instant < ?", *after, self.until
+        )
 
 
 def scope(query: MessageQuery) -> Scope:
-    return Scope(query.sender, instant(query.since) if query.since else "")
+    return Scope(
+        query.sender,
+        instant(query.since) if query.since else FIRST.instant,
+        instant(query.until) if query.until else LAST.instant,
+    )
 
 
 def count(db: sqlite3.Connection, scope: Scope) -> int:
     """Return how many rows the scope has."""
+    found = _from(db, scope._replace(until=LAST.instant))
+    if scope.until == LAST.instant:
+        return found
+    later = _from(db, scope._replace(since=scope.until, until=LAST.instant))
+    return max(0, found - later)
+
+
+def _from(db: sqlite3.Connection, scope: Scope) -> int:
+    """Return how many rows a scope without `until` has."""
     if not scope.since:
         return _all(db, scope.sender)
     since, hour, day = scope.since, scope.since[:13], scope.since[:10]
@@ -77,7 +100,7 @@ def seek(db: sqlite3.Connection, scope: Scope, offset: int) -> Key | None:
     if offset >= total:
         return None
     # From here on without `since`: so many more rows come before.
-    skip = _all(db, scope.sender) - total + offset
+    skip = _all(db, scope.sender) - _from(db, scope._replace(until=LAST.instant)) + offset
     if scope.sender is None:
         day, skip, _ = _bucket(db, "day_counts", "day", "true", [], skip)
         where, values = "hour > ? AND hour < ?", [day, _end_of_day(day)]
@@ -135,7 +158,7 @@ def rows_by_seq(db: sqlite3.Connection, seqs: list[int]) -> list[Message]:
 
 def edge(db: sqlite3.Connection, *, last: bool = False) -> str | None:
     """Return the first or the last row's `ts`, None when there is none."""
-    everything = Scope(None, "")
+    everything = Scope()
     found = rows(db, everything, LAST if last else FIRST, 1, backward=last)
     return found[0].ts if found else None
 

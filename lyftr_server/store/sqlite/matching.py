@@ -57,7 +57,7 @@ def matches(db: sqlite3.Connection, wanted: Search, need: int) -> Matches:
 
     `need`: up to which match, in the listing's order, rows will be asked for.
     """
-    everything = wanted._replace(scope=Scope(None, ""))
+    everything = wanted._replace(scope=Scope())
     rows = listing.count(db, wanted.scope)
     # Twice as many as _rows() would ever rather sort.
     most = min(COLLECTED, 2 * isqrt(need * rows))
@@ -135,11 +135,18 @@ def _any_behind(db: sqlite3.Connection, wanted: Search, matches: Matches, start:
     return bool(_rows(db, wanted, matches, other, 0, 1, inclusive=True))
 
 
-def after(db: sqlite3.Connection, wanted: Search, place: Key | None, size: int) -> list[Message]:
-    """Return the next matches after a place, by a walk from there."""
+def after(
+    db: sqlite3.Connection,
+    wanted: Search,
+    place: Key,
+    size: int,
+    *,
+    backward: bool,
+    inclusive: bool,
+) -> list[Message]:
+    """Return the next matches after a place, or the nearest before it, by a walk from there."""
     seqs: list[int] = []
-    start = place or wanted.scope.first
-    for _, hits in _walk(db, wanted, start, backward=False, inclusive=place is None):
+    for _, hits in _walk(db, wanted, place, backward=backward, inclusive=inclusive):
         seqs += hits
         if len(seqs) >= size:
             break

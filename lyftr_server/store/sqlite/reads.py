@@ -7,10 +7,10 @@ from typing import Any
 from ...records import NATIVE, Message, StoredEvent, StoredMessage, StoredRefusal
 from ...schema import EventQuery, MessageQuery, RefusedQuery
 from .. import cursor
-from ..cursor import LAST, Key, Position
+from ..cursor import FIRST, LAST, Key, Position
 from ..errors import Stopped
 from ..pages import Found, Page, Rows, beside, found
-from . import events, listing, matching, refused
+from . import events, following, listing, matching, refused
 from .listing import Scope
 from .sql import Stop, snapshot
 
@@ -23,6 +23,8 @@ def page(db: sqlite3.Connection, query: MessageQuery, stop: Stop) -> Page:
     """Return the page that `query` asks for. Invalid for a bad cursor; Stopped."""
     if stop():
         raise Stopped
+    if query.order == "stored":
+        return _page_as_stored(db, query, stop)
     signing = _cursor_key(db)
     start = cursor.decode(signing, query.cursor, query) if query.cursor else None
     look = _page_of_matches if query.q else _page_of_all
@@ -31,7 +33,31 @@ def page(db: sqlite3.Connection, query: MessageQuery, stop: Stop) -> Page:
     def token(key: Key | None, backward: bool) -> str | None:
         return key and cursor.encode(signing, Position(backward, key), query)
 
-    return Page(found.data, total, token(found.next, False), token(found.previous, True))
+    later, earlier = token(found.next, False), token(found.previous, True)
+    if query.order == "desc":
+        return Page(found.data[::-1], total, earlier, later)
+    return Page(found.data, total, later, earlier)
+
+
+def _page_as_stored(db: sqlite3.Connection, query: MessageQuery, stop: Stop) -> Page:
+    """Return the page after a place in the order of storing: there is always a next one."""
+    scope = listing.scope(query)
+    place = query.cursor or following.BEGINNING
+    rows, places = following.follow(db, query, place, query.limit, stop, name="cursor")
+    if query.q:
+        total = matching.matches(db, matching.begin(db, query.q, scope, stop), 0).total
+    else:
+        with snapshot(db):
+            total = listing.count(db, scope)
+    return Page(rows, total, places[-1] if places else place, None)
+
+
+def _window(query: MessageQuery, total: int) -> tuple[int, int]:
+    """Return the page's first row, from 0 and in ascending order, and how many it may have."""
+    if query.order == "asc":
+        return query.offset, query.limit
+    limit = max(0, min(query.limit, total - query.offset))
+    return max(0, total - query.offset - limit), limit
 
 
 def _cursor_key(db: sqlite3.Connection) -> bytes:
@@ -56,20 +82,29 @@ def _page_of_matches(
 ) -> tuple[Found, int]:
     wanted = matching.begin(db, query.q or "", listing.scope(query), stop)
     matches = matching.matches(db, wanted, query.offset + query.limit)
-    if start is None:
-        found = matching.at_offset(db, wanted, matches, query.offset, query.limit)
+    if start is None and _beyond(query, matches.total):
+        found = Found([], FIRST, None)
+    elif start is None:
+        found = matching.at_offset(db, wanted, matches, *_window(query, matches.total))
     else:
         found = matching.at_position(db, wanted, matches, start, query.limit)
     return found, matches.total
 
 
+def _beyond(query: MessageQuery, total: int) -> bool:
+    """Tell whether a descending page lies beyond the first row of the listing."""
+    return query.order == "desc" and 0 < total <= query.offset
+
+
 def _at_offset(db: sqlite3.Connection, scope: Scope, query: MessageQuery, total: int) -> Found:
-    place = listing.seek(db, scope, query.offset) if query.offset else scope.first
+    if _beyond(query, total):
+        return Found([], FIRST, None)
+    offset, limit = _window(query, total)
+    place = listing.seek(db, scope, offset) if offset else scope.first
     if place is None:
         return Found([], None, LAST if total else None)
-    data = listing.rows(db, scope, place, query.limit, inclusive=True)
-    more = query.offset + len(data) < total
-    return found(data, place, more=more, before=bool(query.offset and total))
+    data = listing.rows(db, scope, place, limit, inclusive=True)
+    return found(data, place, more=offset + len(data) < total, before=bool(offset and total))
 
 
 def _at_position(db: sqlite3.Connection, scope: Scope, limit: int, start: Position) -> Found:
@@ -92,9 +127,14 @@ def chunk(
     if stop():
         raise Stopped
     scope = listing.scope(query)
+    backward = query.order == "desc"
+    place = after or (scope.last if backward else scope.first)
+    sides = {"backward": backward, "inclusive": after is None}
     if query.q:
-        return matching.after(db, matching.begin(db, query.q, scope, stop), after, size)
-    return listing.rows(db, scope, after or scope.first, size, inclusive=after is None)
+        wanted = matching.begin(db, query.q, scope, stop)
+        return matching.after(db, wanted, place, size, **sides)
+    found = listing.rows(db, scope, place, size, **sides)
+    return found[::-1] if backward else found
 
 
 def message(db: sqlite3.Connection, message_id: str) -> StoredMessage | None:
@@ -145,7 +185,7 @@ def _filters(query: EventQuery | RefusedQuery) -> list[Any]:
 
 def total(db: sqlite3.Connection) -> int:
     """Return how many messages are stored."""
-    return listing.count(db, Scope(None, ""))
+    return listing.count(db, Scope())
 
 
 def stats(db: sqlite3.Connection, now_us: int) -> dict[str, Any]:

@@ -71,9 +71,9 @@ def _look_up(
     phrase = '"' + folded.replace('"', '""') + '"'
     join, where = "", "true"
     values: list[Any] = []
-    if scope != Scope(None, ""):
+    if scope != Scope():
         join = "CROSS JOIN messages ON messages.seq = search.rowid"
-        where, values = scope.where("instant >= ?", scope.since)
+        where, values = scope.where("instant >= ? AND instant < ?", scope.since, scope.until)
     elif db.execute("SELECT EXISTS (SELECT * FROM search_deleted)").fetchone()[0]:
         where = "search.rowid NOT IN (SELECT seq FROM search_deleted)"
     found = (
@@ -90,8 +90,8 @@ def _scan(
     upto = min(bound, after + (SCAN_ROWS if exact else FOLD_ROWS))
     where = "true"
     values: list[Any] = []
-    if scope != Scope(None, ""):
-        where, values = scope.where("instant >= ?", scope.since)
+    if scope != Scope():
+        where, values = scope.where("instant >= ? AND instant < ?", scope.since, scope.until)
     found = (
         "SELECT seq, text FROM messages NOT INDEXED"
         f" WHERE seq > ? AND seq <= ? AND ({sql}) AND {where}"

@@ -11,13 +11,13 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ...metrics import Gauge
 from ...records import Message, Result, StoredEvent, StoredMessage, StoredRefusal
-from ...schema import EventQuery, MessageQuery, RefusedQuery
+from ...schema import EventQuery, MessageQuery, RefusedQuery, TimelineQuery
 from ..commits import Item
 from ..cursor import key_of
 from ..errors import Fatal, StoreError, Unopenable, Unusable
 from ..message_store import MessageStore
 from ..pages import Page, Rows, fitting
-from . import following, reads, schema, search, upkeep, verify
+from . import following, reads, schema, search, timeline, upkeep, verify
 from .connection import Connection, open_reader, open_writer
 from .files import Files, create_private, lock, make_folder
 from .insert import CONTENT_DEDUPE, insert
@@ -201,20 +201,30 @@ class SqliteStore(MessageStore):
 
         Each chunk is a short read of its own: a long export holds back no checkpoint.
         """
-        after, size = None, EXPORT_ROWS
-        reader = self._searches
+        after, place, size = None, following.BEGINNING, EXPORT_ROWS
+        reader, stopped = self._searches, self._searches.stopped
+        places: list[str] = []
         while True:
             began = time.monotonic()
-            rows = await self._read(reader, reads.chunk, query, after, size, reader.stopped)
+            if query.order == "stored":
+                rows, places = await self._read(
+                    reader, following.follow, query, place, size, stopped
+                )
+            else:
+                rows = await self._read(reader, reads.chunk, query, after, size, stopped)
             if not rows:
                 return
             rows = fitting(rows)
             size = min(EXPORT_ROWS, 2 * len(rows))
             yield rows
             after = key_of(rows[-1])
+            place = places[len(rows) - 1] if places else place
             if self.queue_depth:
                 # Beside deliveries an export takes a tenth of the time, and no more.
                 await asyncio.sleep(min(9 * (time.monotonic() - began), EXPORT_PAUSE_SECONDS))
+
+    async def timeline(self, query: TimelineQuery) -> list[tuple[str, int]]:
+        return await self._read(self._listings, timeline.timeline, query)
 
     async def head(self) -> str:
         return await self._read(self._listings, following.head)
