@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
@@ -13,16 +14,17 @@ from tornado.httputil import HTTPServerRequest
 
 from .config import Config
 from .feed import Feed
-from .handlers import find
+from .handlers import Routes
 from .http1 import Upload
 from .log import JsonLines, quoted
 from .metrics import METHODS, Gauge, Metrics
-from .records import Ended
-from .signature import Verifier
+from .records import Ended, Unsigned
+from .sources import SOURCES, Source, sources_of
 from .store import MessageStore, StoreError
 
 PROBE_SECONDS = 2
 MAX_LOGGED_PATH = 200
+MAX_UNSIGNED = 100
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
 # A path that is none of ours may hold anything: a telephone number, say.
 _NUMBER = re.compile("[0-9]{6,}")
@@ -34,14 +36,24 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 class Application(tornado.web.Application):
     """Tornado's application with what its handlers share."""
 
-    def __init__(self, config: Config, store: MessageStore, lines: JsonLines) -> None:
+    def __init__(
+        self,
+        config: Config,
+        store: MessageStore,
+        lines: JsonLines,
+        table: Sequence[type[Source]] = SOURCES,
+    ) -> None:
         super().__init__()
         self.config = config
         self.store = store
         self.feed = Feed(store)
-        self.verifier = Verifier(*config.secrets)
+        self.table = tuple(table)
+        sources = sources_of(config, self.table)
+        self._routes = Routes(sources)
         build = {**store.build, "app": config.app_name, "env": config.env}
-        self.metrics = Metrics(build, store.metrics, lines.dropped)
+        names = [source.name for each in sources.values() for source in each]
+        self.metrics = Metrics(build, names, store.metrics, lines.dropped)
+        self.unsigned: deque[Unsigned] = deque(maxlen=MAX_UNSIGNED)
         self.exports = 0  # that are being sent now
         self.draining_since: float | None = None  # as time.monotonic has it
         # (requests in flight, connections), from whoever serves this
@@ -58,7 +70,7 @@ class Application(tornado.web.Application):
         Without Tornado's regular expressions, delegate and dispatch on awaitables: 12 us less.
         Rests on RequestHandler._execute; a test fails when that changes.
         """
-        handler, arguments = find(request.path)
+        handler, arguments = self._routes.find(request.path)
         return asyncio.create_task(handler(self, request)._execute([], *arguments))
 
     # -- the end of a request: the only place that counts it and writes its line
@@ -67,7 +79,7 @@ class Application(tornado.web.Application):
         """Count an ended request and log it."""
         self.metrics.request(ended.method, ended.route, ended.status, ended.latency_ms)
         if ended.result is not None:
-            self.metrics.result(ended.result)
+            self.metrics.result(ended.source or "", ended.result)
             self.feed.wake()
         level = _level(ended.status, ended.result)
         if _LEVELS[level] < self._threshold:
@@ -89,13 +101,13 @@ class Application(tornado.web.Application):
 
     def wants_body(self, upload: Upload) -> bool:
         """Whether a request's body is of any use: only deliveries have one."""
-        handler, _ = find(upload.path())
+        handler, _ = self._routes.find(upload.path())
         return handler.source is not None and upload.method in handler.methods
 
     def unserved(self, upload: Upload, status: int, latency_ms: float) -> str:
         """Record a request that ended before a handler saw it (see http1); return its id."""
         path = upload.path()
-        handler, _ = find(path)
+        handler, _ = self._routes.find(path)
         request_id = self.request_id(upload.headers.get("x-request-id", ""))
         result = _UNSERVED.get(status) if handler.source is not None else None
         self.record(

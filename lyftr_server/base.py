@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Sequence
 from time import monotonic
 from typing import Any, ClassVar
@@ -10,9 +11,10 @@ from tornado.web import HTTPError, RequestHandler
 
 from . import log
 from .http1 import ClientGone
-from .records import Ended
+from .records import Ended, Unsigned
 from .schema import Invalid
 from .signature import matches
+from .sources import Received, Source
 from .store import StoreError
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,9 @@ class ServiceMixin:
     methods: ClassVar[tuple[str, ...]] = ("GET", "HEAD")
     # Who sends here; None on a route that takes no deliveries.
     source: str | None = None
+    senders: ClassVar[tuple[Source, ...]] = ()
+    sender: Source  # who signed this one
+    received: Received
     request: Any  # http1's Request, and its connection an Exchange
 
     def initialize(self) -> None:
@@ -67,10 +72,21 @@ class ServiceMixin:
             raise Refused(413, "request body too large", result="too_large")
 
     def check_signature(self) -> None:
-        """Refuse the body unless X-Signature signs it; nothing may parse it before."""
-        given = self.request.headers.get("X-Signature", "")
-        if not self.application.verifier.verify(self.request.body, given):
-            raise Refused(401, "invalid signature", result="invalid_signature")
+        """Refuse the body unless a sender of this route signed it; nothing may parse it before."""
+        request = self.request
+        self.received = Received(request.headers, request.body, time.time(), request.query)
+        for sender in self.senders:
+            key = sender.verify(self.received)
+            if key is not None:
+                self.sender = sender
+                self.source = sender.name
+                self.application.metrics.signature(key)
+                return
+        reason, size = "invalid_signature", len(request.body)
+        self.application.unsigned.append(
+            Unsigned(self.received.at, self.request_id, self.route, size, reason)
+        )
+        raise Refused(401, "invalid signature", result=reason)
 
     def check_read_token(self) -> None:
         token = self.application.config.read_token

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import voluptuous as vol
 from dotenv import dotenv_values
@@ -85,17 +86,45 @@ def _standard_secret(value: str) -> bytes:
         raise vol.Invalid("must be base64, with or without whsec_ before it") from None
 
 
-def _standard_secret_file(value: str) -> bytes:
-    return _standard_secret(_key_file(value).decode("utf-8", "surrogateescape"))
+def _in_file(validate: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return the validator of a variable that names a file with the value."""
+
+    def validated(value: str) -> Any:
+        return validate(_key_file(value).decode("utf-8", "surrogateescape"))
+
+    return validated
+
+
+def _public_url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", value):
+        raise vol.Invalid("must look like https://example.com, without user, query and fragment")
+    try:
+        _ = urlsplit(value).port
+    except ValueError:
+        raise vol.Invalid("must have a port from 0 to 65535, or none") from None
+    return value.rstrip("/")
 
 
 _DOTENV = Path(".env")
 
+# What proves a sender; each may also stand in a file, and have a previous value.
+_SECRETS: Mapping[str, Callable[[str], Any]] = {
+    "WEBHOOK_SECRET": _key,
+    "STANDARD_WEBHOOKS_SECRET": _standard_secret,
+    "WHATSAPP_APP_SECRET": _key,
+    "TWILIO_AUTH_TOKEN": _key,
+    "WHATSAPP_VERIFY_TOKEN": str,
+}
+
 # Each variable with the default as one would set it, and its validator. None: no default.
 VARIABLES: Mapping[str, tuple[str | None, Callable[[str], Any]]] = {
-    "WEBHOOK_SECRET": (None, _key),
-    "WEBHOOK_SECRET_PREVIOUS": (None, _key),
-    "WEBHOOK_SECRET_FILE": (None, _key_file),
+    **{
+        f"{name}{form}": (None, _in_file(validate) if form.endswith("_FILE") else validate)
+        for name, validate in _SECRETS.items()
+        for form in ("", "_PREVIOUS", "_FILE", "_PREVIOUS_FILE")
+    },
+    "PUBLIC_URL": (None, _public_url),
+    "REFUSED_LIMIT": ("10000", _integer(0, 10**7)),
     "DATABASE_URL": ("sqlite:///data/app.db", _database_path),
     "HOST": ("127.0.0.1", str),
     "PORT": ("8000", _integer(0, 65535)),
@@ -106,7 +135,7 @@ VARIABLES: Mapping[str, tuple[str | None, Callable[[str], Any]]] = {
     "READ_TOKEN": (None, _token),
     # What `forward` signs with.
     "FORWARD_SECRET": (None, _standard_secret),
-    "FORWARD_SECRET_FILE": (None, _standard_secret_file),
+    "FORWARD_SECRET_FILE": (None, _in_file(_standard_secret)),
     "MAX_BODY_BYTES": ("1048576", _integer(1, 2**30)),
     "BODY_BUDGET_BYTES": ("67108864", _integer(1, 2**40)),
     "QUEUE_LIMIT": ("10000", _integer(1, 10**7)),
@@ -141,16 +170,29 @@ class Config:
     queue_limit: int = 10000
     drain_seconds: float = 10.0
     drain_delay_seconds: float = 0.0
+    standard_webhooks_secrets: tuple[bytes, ...] = field(default=(), repr=False)
+    whatsapp_app_secrets: tuple[bytes, ...] = field(default=(), repr=False)
+    whatsapp_verify_tokens: tuple[str, ...] = field(default=(), repr=False)
+    twilio_auth_tokens: tuple[bytes, ...] = field(default=(), repr=False)
+    public_url: str | None = None
+    refused_limit: int = 10000
 
     @classmethod
     def from_environ(cls) -> "Config":
         """Read the environment and ./.env, or raise ConfigError with every fault at once."""
         given = environment()
-        faults: dict[str, str] = {}
-        if "WEBHOOK_SECRET" in given and "WEBHOOK_SECRET_FILE" in given:
-            faults |= {"WEBHOOK_SECRET_FILE": "must not be set together with WEBHOOK_SECRET"}
-        elif "WEBHOOK_SECRET" not in given and "WEBHOOK_SECRET_FILE" not in given:
+        faults = {
+            f"{name}_FILE": f"must not be set together with {name}"
+            for secret in _SECRETS
+            for name in (secret, f"{secret}_PREVIOUS")
+            if name in given and f"{name}_FILE" in given
+        }
+        if "WEBHOOK_SECRET" not in given and "WEBHOOK_SECRET_FILE" not in given:
             faults |= {"WEBHOOK_SECRET": "must be set to the key that senders sign with"}
+        if {"TWILIO_AUTH_TOKEN", "TWILIO_AUTH_TOKEN_FILE"} & given.keys() and (
+            "PUBLIC_URL" not in given
+        ):
+            faults |= {"PUBLIC_URL": "must be set to the server's own address for Twilio"}
         try:
             values = _SCHEMA(given)
         except vol.MultipleInvalid as error:
@@ -159,10 +201,8 @@ class Config:
             faults |= {"BODY_BUDGET_BYTES": "must not be less than MAX_BODY_BYTES"}
         if faults:
             raise ConfigError(faults)
-        secret = values.get("WEBHOOK_SECRET") or values["WEBHOOK_SECRET_FILE"]
-        previous = values.get("WEBHOOK_SECRET_PREVIOUS")
         return cls(
-            secrets=(secret, previous) if previous else (secret,),
+            secrets=_keys(values, "WEBHOOK_SECRET"),
             database_path=values["DATABASE_URL"],
             host=values["HOST"],
             port=values["PORT"],
@@ -176,7 +216,20 @@ class Config:
             queue_limit=values["QUEUE_LIMIT"],
             drain_seconds=values["DRAIN_SECONDS"],
             drain_delay_seconds=values["DRAIN_DELAY_SECONDS"],
+            standard_webhooks_secrets=_keys(values, "STANDARD_WEBHOOKS_SECRET"),
+            whatsapp_app_secrets=_keys(values, "WHATSAPP_APP_SECRET"),
+            whatsapp_verify_tokens=_keys(values, "WHATSAPP_VERIFY_TOKEN"),
+            twilio_auth_tokens=_keys(values, "TWILIO_AUTH_TOKEN"),
+            public_url=values.get("PUBLIC_URL"),
+            refused_limit=values["REFUSED_LIMIT"],
         )
+
+
+def _keys(values: Mapping[str, Any], name: str) -> tuple[Any, ...]:
+    """Return the values of a secret that are set, the current one first."""
+    forms = ((name, f"{name}_FILE"), (f"{name}_PREVIOUS", f"{name}_PREVIOUS_FILE"))
+    found = (next((values[form] for form in each if form in values), None) for each in forms)
+    return tuple(value for value in found if value)
 
 
 def environment() -> dict[str, str]:
@@ -199,13 +252,11 @@ def setting(name: str) -> Any:
         raise ConfigError({name: error.msg}) from error
 
 
-def secret() -> bytes:
-    """Return the current key, for commands that sign; ConfigError when there is none."""
-    key = setting("WEBHOOK_SECRET") or setting("WEBHOOK_SECRET_FILE")
+def secret(name: str = "WEBHOOK_SECRET") -> bytes:
+    """Return a current key, for commands that sign; ConfigError when there is none."""
+    key = setting(name) or setting(f"{name}_FILE")
     if key is None:
-        raise ConfigError(
-            {"WEBHOOK_SECRET": "must be set to the key that the server verifies with"}
-        )
+        raise ConfigError({name: "must be set to the key that the server verifies with"})
     return bytes(key)
 
 

@@ -19,6 +19,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from . import __version__
+from .signature import KEY_NAMES
 
 RESULTS = (
     "created",
@@ -84,12 +85,15 @@ class Metrics(Collector):
     def __init__(
         self,
         build: Mapping[str, str],
+        sources: Iterable[str],
         store: StoreMetrics,
         lines_dropped: Callable[[], int],
     ) -> None:
         self._requests: Counter[tuple[str, str, int]] = Counter()
         self._durations: dict[tuple[str, str], Histogram] = {}
         self._results = dict.fromkeys(RESULTS, 0)
+        self._deliveries = {(source, result): 0 for source in sources for result in RESULTS}
+        self._signatures = dict.fromkeys(KEY_NAMES, 0)
         self._build = {
             "version": __version__,
             "python": platform.python_version(),
@@ -113,9 +117,14 @@ class Metrics(Collector):
             durations = self._durations[method, route] = Histogram(LATENCY_MS)
         durations.observe(latency_ms)
 
-    def result(self, result: str) -> None:
-        """Count how one delivery to /webhook ended: one of RESULTS."""
+    def result(self, source: str, result: str) -> None:
+        """Count how one delivery ended: one of RESULTS."""
         self._results[result] += 1
+        self._deliveries[source, result] += 1
+
+    def signature(self, key: str) -> None:
+        """Count a body that this key signed: one of KEY_NAMES."""
+        self._signatures[key] += 1
 
     def render(self, accept: str, gauges: Sequence[Gauge]) -> tuple[bytes, str]:
         """Return the exposition and its content type: OpenMetrics when `accept` asks for it."""
@@ -132,11 +141,12 @@ class Metrics(Collector):
             requests.add_metric((method, route, str(status)), count)
         yield requests
         results = CounterMetricFamily(
-            "webhook_requests", "Deliveries to /webhook, by how they ended.", labels=("result",)
+            "webhook_requests", "Deliveries, by how they ended.", labels=("result",)
         )
         for result, count in self._results.items():
             results.add_metric((result,), count)
         yield results
+        yield from self._by_sender()
         yield from self._latency()
         build = GaugeMetricFamily(
             "lyftr_build_info",
@@ -149,6 +159,20 @@ class Metrics(Collector):
         for name, text, value in self._gauges:
             if value is not None:
                 yield GaugeMetricFamily(name, text, value=value)
+
+    def _by_sender(self) -> Iterable[Metric]:
+        deliveries = CounterMetricFamily(
+            "lyftr_deliveries", "The same for each kind of sender.", labels=("source", "result")
+        )
+        for names, count in self._deliveries.items():
+            deliveries.add_metric(names, count)
+        yield deliveries
+        signatures = CounterMetricFamily(
+            "lyftr_signatures", "Bodies rightly signed, by the key that fitted.", labels=("key",)
+        )
+        for key, count in self._signatures.items():
+            signatures.add_metric((key,), count)
+        yield signatures
 
     def _latency(self) -> Iterable[Metric]:
         every = Histogram(LATENCY_MS)

@@ -102,6 +102,16 @@ class Refusal(NamedTuple):
     body: bytes
 
 
+class Unsigned(NamedTuple):
+    """What is known of a body that nobody signed: nothing of its content."""
+
+    at: float  # seconds since 1970
+    request_id: str
+    route: str
+    size: int
+    reason: str
+
+
 class Ended(NamedTuple):
     """A request that is over, whoever ended it: what is counted and logged of it."""
 

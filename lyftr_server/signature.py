@@ -1,24 +1,39 @@
-"""HMAC-SHA256 signatures over raw bytes (RFC 2104). Knows neither HTTP nor the store."""
+"""HMAC signatures over raw bytes (RFC 2104), as each kind of sender makes them.
+
+Knows neither HTTP nor the store. Nothing here raises for what a header holds, and all that is
+compared is compared in constant time.
+"""
 
 import binascii
 import hmac
 import re
 from base64 import b64decode, b64encode
-from hashlib import sha256
+from collections.abc import Iterable
+from hashlib import sha1, sha256
 
 _HEX_DIGEST = re.compile("[0-9a-fA-F]{64}")
 _BLOCK_BYTES = 64
+# More signatures than this in one header are not rotation any more.
+_MAX_LISTED = 16
 _PREFIX = "whsec_"
+
+# What the keys of a sender are called, in the order in which they are given.
+KEY_NAMES = ("current", "previous")
 
 
 def sign(secret: bytes, body: bytes) -> str:
-    """Return the signature of `body` as 64 lower-case hexadecimal digits."""
+    """Return the HMAC-SHA256 of `body` as 64 lower-case hexadecimal digits."""
     return hmac.new(secret, body, sha256).hexdigest()
+
+
+def sign_sha1(secret: bytes, text: bytes) -> str:
+    """Return the HMAC-SHA1 of `text` in base64."""
+    return b64encode(hmac.new(secret, text, sha1).digest()).decode()
 
 
 def sign_standard(secret: bytes, webhook_id: str, timestamp: int, body: bytes) -> str:
     """Return a webhook-signature (Standard Webhooks 1.0.0) with one entry."""
-    signed = f"{webhook_id}.{timestamp}.".encode("latin-1", "replace") + body
+    signed = _standard_content(webhook_id, str(timestamp), body)
     return "v1," + b64encode(hmac.new(secret, signed, sha256).digest()).decode()
 
 
@@ -46,17 +61,54 @@ def matches(expected: str, given: str) -> bool:
 
 
 class Verifier:
-    """Checks signatures made with any of the given secrets."""
+    """Checks HMAC-SHA256 signatures made with any of the given secrets: current, then previous.
+
+    Every method returns which key fits, one of KEY_NAMES, or None.
+    """
 
     def __init__(self, *secrets: bytes) -> None:
-        self._keyed = [_Keyed(secret) for secret in secrets]
+        self._keyed = tuple(zip(KEY_NAMES, map(_Keyed, secrets), strict=False))
 
-    def verify(self, body: bytes, signature: str) -> bool:
-        """Tell whether `signature` is 64 hexadecimal digits, of either case, that sign `body`."""
+    def verify(self, body: bytes, signature: str) -> str | None:
+        """Check a signature of 64 hexadecimal digits, of either case."""
         if not _HEX_DIGEST.fullmatch(signature):
-            return False
+            return None
         given = bytes.fromhex(signature)
-        return any(hmac.compare_digest(keyed.digest(body), given) for keyed in self._keyed)
+        for name, keyed in self._keyed:
+            if hmac.compare_digest(keyed.digest(body), given):
+                return name
+        return None
+
+    def verify_standard(
+        self, webhook_id: str, timestamp: str, body: bytes, signatures: str
+    ) -> str | None:
+        """Check a webhook-signature: entries with spaces between, of which one must fit.
+
+        Entries of other versions are passed over, as the standard has it. Whether `timestamp` is
+        recent is for the caller to say.
+        """
+        listed = [_v1(entry) for entry in signatures.split(" ", _MAX_LISTED)[:_MAX_LISTED]]
+        signed = _standard_content(webhook_id, timestamp, body)
+        for name, keyed in self._keyed:
+            digest = keyed.digest(signed)
+            if any(hmac.compare_digest(digest, given) for given in listed):
+                return name
+        return None
+
+
+class Sha1Verifier:
+    """Checks HMAC-SHA1 signatures in base64; returns which key fits, as Verifier does."""
+
+    def __init__(self, *secrets: bytes) -> None:
+        self._secrets = tuple(zip(KEY_NAMES, secrets, strict=False))
+
+    def verify(self, texts: Iterable[bytes], signature: str) -> str | None:
+        """Check a signature of any of `texts`."""
+        signed = tuple(texts)
+        for name, secret in self._secrets:
+            if any(matches(sign_sha1(secret, text), signature) for text in signed):
+                return name
+        return None
 
 
 class _Keyed:
@@ -74,3 +126,18 @@ class _Keyed:
         inner.update(body)
         outer.update(inner.digest())
         return outer.digest()
+
+
+def _standard_content(webhook_id: str, timestamp: str, body: bytes) -> bytes:
+    # Header fields come as latin-1: so they become the bytes that were sent.
+    return f"{webhook_id}.{timestamp}.".encode("latin-1", "replace") + body
+
+
+def _v1(entry: str) -> bytes:
+    """Return the digest in an entry of a list; b"", which fits nothing, for any other."""
+    if not entry.startswith("v1,"):
+        return b""
+    try:
+        return b64decode(entry[3:], validate=True)
+    except (binascii.Error, ValueError):
+        return b""

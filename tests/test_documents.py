@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from lyftr_server.config import VARIABLES
 from lyftr_server.handlers import EXACT, PATTERNS
 from lyftr_server.metrics import RESULTS
+from lyftr_server.sources import routes
 
 from .conftest import Client
 from .process import ROOT
@@ -55,7 +56,9 @@ def test_the_routes_are_those_that_exist() -> None:
     patterns = {handler.route for _, handler in PATTERNS}
     # The pages' own files are a part of them.
     parts = ("/docs/", "/inspector/")
-    assert named == {route for route in {*EXACT, *patterns} if not route.startswith(parts)}
+    assert named == {
+        route for route in {*EXACT, *patterns, *routes()} if not route.startswith(parts)
+    }
 
 
 async def test_the_metrics_are_those_that_exist(client: Client) -> None:

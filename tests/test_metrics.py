@@ -8,7 +8,9 @@ from .process import samples
 
 
 def make(store: StoreMetrics | None = None, dropped: int = 0) -> Metrics:
-    return Metrics({"app": "lyftr", "env": "production"}, store or StoreMetrics(), lambda: dropped)
+    return Metrics(
+        {"app": "lyftr", "env": "production"}, ["native"], store or StoreMetrics(), lambda: dropped
+    )
 
 
 def render(metrics: Metrics) -> dict[str, float]:
@@ -79,7 +81,7 @@ def test_what_the_store_and_the_log_count_is_shown() -> None:
 
 def test_two_applications_count_apart() -> None:
     one, other = make(), make()
-    one.result("created")
+    one.result("native", "created")
     assert render(one)['webhook_requests_total{result="created"}'] == 1
     assert render(other)['webhook_requests_total{result="created"}'] == 0
     assert "webhook_requests" not in {family.name for family in REGISTRY.collect()}

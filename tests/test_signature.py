@@ -59,7 +59,7 @@ def test_the_second_key_verifies_too() -> None:
 
 def test_a_verifier_can_be_used_again() -> None:
     verifier = Verifier(b"testsecret")
-    assert [verifier.verify(BODY, GOOD) for _ in range(3)] == [True] * 3
+    assert [verifier.verify(BODY, GOOD) for _ in range(3)] == ["current"] * 3
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 from zlib import crc32
 
-from ..signature import sign
 from .progress import Progress
 
 TIMEOUT_SECONDS = 30.0
@@ -25,6 +24,8 @@ END_SECONDS = 10.0
 
 # "Try again later", from the server itself or from a proxy before it.
 _BUSY = {429, 502, 503, 504}
+# The headers that prove a body.
+Prove = Callable[[bytes], dict[str, str]]
 _RESULTS = ("created", "duplicate", "conflict")
 
 
@@ -37,14 +38,14 @@ class Target(NamedTuple):
     path: str
 
     @classmethod
-    def parse(cls, url: str) -> "Target":
-        """Return the webhook of the server at `url`. ValueError."""
+    def parse(cls, url: str, route: str = "/webhook") -> "Target":
+        """Return this route of the server at `url`, which may name it already. ValueError."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"--url must look like http://127.0.0.1:8000, not {url}")
         if parts.query or parts.fragment or parts.username is not None:
             raise ValueError("--url must be a server's address, without user, query and fragment")
-        path = parts.path.rstrip("/").removesuffix("/webhook") + "/webhook"
+        path = parts.path.rstrip("/").removesuffix(route) + route
         return cls(parts.scheme == "https", parts.hostname, parts.port, path)
 
     def __str__(self) -> str:
@@ -102,10 +103,10 @@ class _Line(NamedTuple):
 class Deliveries:
     """Sends lines; `tally` has what became of them."""
 
-    def __init__(self, target: Target, key: bytes, *, retries: int, progress: Progress) -> None:
+    def __init__(self, target: Target, prove: Prove, *, retries: int, progress: Progress) -> None:
         self.tally = Tally()
         self._target = target
-        self._key = key
+        self._prove = prove
         self._retries = retries
         self._progress = progress
         self._size: int | None = None
@@ -116,7 +117,9 @@ class Deliveries:
     def run(self, lines: Iterable[bytes], size: int | None, concurrency: int) -> None:
         """Send each line that is not blank. `size`: of all lines, for the progress."""
         self._size = size
-        lanes = [_Lane(self._target, self._key, self._stop, self._send) for _ in range(concurrency)]
+        lanes = [
+            _Lane(self._target, self._prove, self._stop, self._send) for _ in range(concurrency)
+        ]
         try:
             for number, line in enumerate(lines, 1):
                 body = line.removesuffix(b"\n")
@@ -191,13 +194,13 @@ class _Lane:
     def __init__(
         self,
         target: Target,
-        key: bytes,
+        prove: Prove,
         stop: threading.Event,
         send: "Callable[[_Lane, _Line], None]",
     ) -> None:
         self.error: Exception | None = None
         self._path = target.path
-        self._key = key
+        self._prove = prove
         self._stop = stop
         self._send = send
         self._connection = target.connection()
@@ -243,9 +246,7 @@ class _Lane:
                 self._connect()
             # A server that refuses a body may answer and close before it has read all of it.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self._connection.request(
-                    "POST", self._path, body, {"X-Signature": sign(self._key, body)}
-                )
+                self._connection.request("POST", self._path, body, self._prove(body))
             answer = self._connection.getresponse()
             content = answer.read()
         except TimeoutError as error:

@@ -4,10 +4,12 @@ import argparse
 import os
 import stat
 import sys
+import time
 from collections.abc import Callable
 from typing import BinaryIO
 
-from ..config import ConfigError, secret
+from ..config import ConfigError, secret, setting
+from ..sources import SOURCES
 from . import Commands, add, server_url
 from .delivery import Deliveries, Target
 from .progress import Progress
@@ -15,7 +17,9 @@ from .progress import Progress
 _DETAILS = """\
 Each line of FILE (- is standard input) is the body of one delivery, signed and posted byte for
 byte as it stands, without its newline; blank lines are left out. The key is WEBHOOK_SECRET or
-WEBHOOK_SECRET_FILE. Lines with one message_id stay in their order; others may overtake.
+WEBHOOK_SECRET_FILE; with --as it is that sender's: STANDARD_WEBHOOKS_SECRET,
+WHATSAPP_APP_SECRET, or TWILIO_AUTH_TOKEN with the server's own PUBLIC_URL.
+Lines with one message_id stay in their order; others may overtake.
 
 When the server is busy or cannot be reached, a line is sent again, ever more slowly: a repeat is
 stored once. When it still cannot be reached after that, the rest of the file is not sent.
@@ -33,7 +37,11 @@ configuration is wrong; 130 interrupted, and the file may be sent again as a who
 _EXAMPLES = """\
   lyftr-server send messages.ndjson
   lyftr-server send --url https://example.com/hooks --concurrency 32 messages.ndjson
+  lyftr-server send --as whatsapp bodies.ndjson
   lyftr-server export | WEBHOOK_SECRET=other lyftr-server send --url http://10.0.0.2:8000 -"""
+
+# standard_webhooks is called standard here.
+_KINDS = {kind.name.partition("_")[0]: kind for kind in SOURCES}
 
 
 def add_to(commands: Commands) -> None:
@@ -45,6 +53,13 @@ def add_to(commands: Commands) -> None:
         examples=_EXAMPLES,
     )
     parser.add_argument("file", metavar="FILE", help="NDJSON; - is standard input")
+    parser.add_argument(
+        "--as",
+        dest="sender",
+        choices=_KINDS,
+        default="native",
+        help="whose format the lines have, and who signs them (default: native, our own)",
+    )
     parser.add_argument(
         "--url", help="where the server is (default: http://HOST:PORT of the configuration)"
     )
@@ -67,15 +82,23 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     try:
-        key = secret()
-        target = Target.parse(options.url or server_url())
+        kind = _KINDS[options.sender]
+        key = secret(kind.variable)
+        target = Target.parse(options.url or server_url(), kind.route)
+        public_url = setting("PUBLIC_URL")
         file = _open(options.file)
     except (ConfigError, ValueError) as error:
         return _failed(f"{error}")
     except OSError as error:
         return _failed(f"{options.file}: {error.strerror}")
     progress = Progress()
-    deliveries = Deliveries(target, key, retries=options.retries, progress=progress)
+    url = f"{public_url}{kind.route}" if public_url else str(target)
+
+    def prove(body: bytes) -> dict[str, str]:
+        # When it is sent: the time is a part of some signatures.
+        return kind.sign(key, body, url, time.time())
+
+    deliveries = Deliveries(target, prove, retries=options.retries, progress=progress)
     try:
         with file:
             deliveries.run(file, _size(file), options.concurrency)

@@ -1,9 +1,11 @@
 """One handler for each route, and the routes."""
 
 import re
+from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
 from ..base import BaseHandler
+from ..sources import Source
 from .docs import (
     DocsHandler,
     InitScriptHandler,
@@ -11,11 +13,13 @@ from .docs import (
     SwaggerScriptHandler,
     SwaggerStyleHandler,
 )
+from .events import EventsExportHandler, EventsHandler
 from .inspector import InspectorFileHandler, InspectorHandler
 from .messages import (
     ExportHandler,
     MessageHandler,
     MessagesHandler,
+    PayloadHandler,
     StatsHandler,
     TimelineHandler,
 )
@@ -27,14 +31,19 @@ from .operations import (
     ReadyHandler,
     RootHandler,
 )
+from .refused import RefusedExportHandler, RefusedHandler, UnsignedHandler
 from .stream import StreamHandler
-from .webhook import WebhookHandler
+from .webhook import delivery_handler
 
-# Paths that stand for themselves, and those that hold a name.
+# Paths that stand for themselves, without those of senders, and those that hold a name.
 EXACT: dict[str, type[BaseHandler]] = {
     handler.route: handler
     for handler in (
-        WebhookHandler,
+        EventsHandler,
+        EventsExportHandler,
+        RefusedHandler,
+        RefusedExportHandler,
+        UnsignedHandler,
         MessagesHandler,
         ExportHandler,
         StreamHandler,
@@ -55,17 +64,25 @@ EXACT: dict[str, type[BaseHandler]] = {
 }
 PATTERNS: tuple[tuple[re.Pattern[str], type[BaseHandler]], ...] = (
     (re.compile(r"/messages/([^/]+)"), MessageHandler),
+    (re.compile(r"/messages/([^/]+)/payload"), PayloadHandler),
     (re.compile(r"/inspector/assets/([^/]+)/([^/]+)"), InspectorFileHandler),
 )
 
 
-def find(path: str) -> tuple[type[BaseHandler], list[bytes]]:
-    """Return the handler of a path, and what the path holds for it: percent-decoded bytes."""
-    handler = EXACT.get(path)
-    if handler is not None:
-        return handler, []
-    for pattern, handler in PATTERNS:
-        match = pattern.fullmatch(path)
-        if match:
-            return handler, [unquote_to_bytes(part) for part in match.groups()]
-    return NotFoundHandler, []
+class Routes:
+    """The routes of an application: those of its senders, and all others."""
+
+    def __init__(self, sources: Mapping[str, tuple[Source, ...]]) -> None:
+        deliveries = {route: delivery_handler(senders) for route, senders in sources.items()}
+        self._exact = {**EXACT, **deliveries}
+
+    def find(self, path: str) -> tuple[type[BaseHandler], list[bytes]]:
+        """Return the handler of a path, and what the path holds for it: percent-decoded bytes."""
+        handler = self._exact.get(path)
+        if handler is not None:
+            return handler, []
+        for pattern, handler in PATTERNS:
+            match = pattern.fullmatch(path)
+            if match:
+                return handler, [unquote_to_bytes(part) for part in match.groups()]
+        return NotFoundHandler, []

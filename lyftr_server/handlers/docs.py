@@ -34,7 +34,7 @@ class OpenapiHandler(BaseHandler):
     route = "/openapi.json"
 
     async def get(self) -> None:
-        self.reply(200, document_bytes(), (*_SAFE, _CHANGES))
+        self.reply(200, document_bytes(self.application.table), (*_SAFE, _CHANGES))
 
 
 class DocsHandler(BaseHandler):

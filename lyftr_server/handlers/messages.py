@@ -102,6 +102,22 @@ class MessageHandler(ReadHandler):
         self.reply_json(200, content, PRIVATE)
 
 
+class PayloadHandler(ReadHandler):
+    """GET /messages/{message_id}/payload: the message's own JSON, byte for byte as it came."""
+
+    route = "/messages/{message_id}/payload"
+
+    async def get(self, message_id: str) -> None:
+        parse_no_query(self.request.query_arguments)
+        store = self.application.store
+        payload: str | None = await self.read(store.payload(message_id))
+        if payload is None:
+            found = await self.read(store.message(message_id))
+            detail = "no such message" if found is None else "a message in our own format has none"
+            raise Refused(404, detail, headers=PRIVATE)
+        self.reply(200, payload.encode(), PRIVATE)
+
+
 class ExportHandler(ReadHandler):
     """GET /messages.ndjson: every message that matches, one JSON object a line."""
 

@@ -1,9 +1,11 @@
 """The OpenAPI 3.1 document: what the schemas accept, and what each route answers."""
 
 import json
+from collections.abc import Sequence
 from functools import cache
 
 from .. import __version__
+from ..sources import SOURCES, Source
 from .answers import HEADERS, refusals
 from .paths import paths
 from .schemas import Json, schemas
@@ -19,12 +21,12 @@ Stores each signed message exactly once, and gives it back.
 
 
 @cache
-def document_bytes() -> bytes:
+def document_bytes(table: tuple[type[Source], ...]) -> bytes:
     """Return the document as JSON. It says the same as long as the program runs."""
-    return json.dumps(document(), ensure_ascii=False).encode()
+    return json.dumps(document(table), ensure_ascii=False).encode()
 
 
-def document() -> Json:
+def document(table: Sequence[type[Source]] = SOURCES) -> Json:
     """Return the OpenAPI document."""
     return {
         "openapi": "3.1.0",
@@ -40,7 +42,7 @@ def document() -> Json:
             {"name": "operations", "description": "What operators and their tools ask."},
             {"name": "documentation", "description": "Pages for browsers."},
         ],
-        "paths": paths(),
+        "paths": paths(table),
         "components": {
             "schemas": schemas(),
             "responses": refusals(),

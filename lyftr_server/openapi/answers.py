@@ -56,6 +56,7 @@ def refusals() -> Json:
         ),
         "BadRequest": refusal("The path is not UTF-8.", "bad request"),
         "NoSuchMessage": refusal("No message has this id.", "no such message"),
+        "NoSuchRoute": refusal("The secret of this sender is not set.", "not found"),
         "TooLarge": refusal("The body is larger than MAX_BODY_BYTES.", "request body too large"),
         "Invalid": answer(
             "The input breaks these rules. No value is repeated.",

@@ -1,34 +1,15 @@
 """Every route: what it takes, and what it answers."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
-from ..schema import TIMELINE_QUERY
-from ..signature import sign
+from ..schema import EVENT_QUERY, REFUSED_QUERY, TIMELINE_QUERY
+from ..sources import Source
 from .answers import answer, answer_in, operation, status
+from .deliveries import deliveries
 from .schemas import EXAMPLE, Json, object_of, parameters, ref
-
-# Swagger UI fills its box with the example in this very form, so the signature fits what it sends.
-EXAMPLE_BODY = json.dumps(EXAMPLE, indent=2)
-EXAMPLE_SECRET = "testsecret"  # noqa: S105 - as in the README's walk; nobody's key
-
-_WEBHOOK = f"""\
-A 200 means that the message is on disk. A repeat of a `message_id` is answered 200 and changes
-nothing, whatever else it holds.
-
-`X-Signature` is the HMAC-SHA256 of the body, byte for byte as sent, in hex; the key is
-WEBHOOK_SECRET. To sign the body below, copy it from the box and run
-
-    WEBHOOK_SECRET=... lyftr-server sign --body '...'
-
-or, for a file, `lyftr-server sign < message.json`. What stands in the box is what is sent: a space
-more, and the signature no longer fits. The example's signature is that of the example as it
-stands, with the key `{EXAMPLE_SECRET}`.
-
-Refused with 422 too: a key that occurs twice, NaN and Infinity, a BOM, invalid UTF-8; and in any
-string, keys and unknown members included, U+0000 and lone surrogates.
-"""
 
 _LISTING = """\
 Ordered by instant, then by `message_id`; with `order=desc` the newest come first. Filters combine
@@ -44,15 +25,20 @@ later, and nothing that came meanwhile is missing.
 """
 
 
-def paths() -> Json:
-    """Return the document's paths."""
-    return _message_paths() | _operations_paths() | _documentation_paths()
+def paths(table: Sequence[type[Source]]) -> Json:
+    """Return the document's paths; those of deliveries are the table's."""
+    return (
+        deliveries(table)
+        | _message_paths()
+        | _kept_paths()
+        | _operations_paths()
+        | _documentation_paths()
+    )
 
 
 def _message_paths() -> Json:
     invalid = ref("responses", "Invalid")
     return {
-        "/webhook": {"post": _webhook()},
         "/messages": {
             "get": _read(
                 "listMessages",
@@ -75,15 +61,21 @@ def _message_paths() -> Json:
                     "404": ref("responses", "NoSuchMessage"),
                     "422": invalid,
                 },
-                parameters=[
-                    {
-                        "name": "message_id",
-                        "in": "path",
-                        "required": True,
-                        "schema": {"type": "string", "minLength": 1},
-                        "example": EXAMPLE["message_id"],
-                    }
-                ],
+                parameters=[_MESSAGE_ID],
+            )
+        },
+        "/messages/{message_id}/payload": {
+            "get": _read(
+                "getPayload",
+                "A message's own JSON, byte for byte as its sender sent it",
+                {
+                    "200": answer("The JSON.", {}, {"id": "wamid.m1", "type": "text"}),
+                    "400": ref("responses", "BadRequest"),
+                    "404": ref("responses", "NoSuchMessage"),
+                    "422": invalid,
+                },
+                parameters=[_MESSAGE_ID],
+                description="A message in our own format has none: 404.",
             )
         },
         "/messages.ndjson": {
@@ -167,30 +159,114 @@ def _timeline() -> Json:
     )
 
 
-def _webhook() -> Json:
-    signature = {
-        "name": "X-Signature",
-        "in": "header",
-        "required": True,
-        "description": "The body's signature, in hex.",
-        "schema": {"type": "string", "pattern": "^[0-9A-Fa-f]{64}$"},
-        "example": sign(EXAMPLE_SECRET.encode(), EXAMPLE_BODY.encode()),
+def _kept_paths() -> Json:
+    """Return what is kept beside the messages."""
+    events, refused = parameters(query=EVENT_QUERY), parameters(query=REFUSED_QUERY)
+    paging = ("limit", "cursor")
+    all_events = parameters(*paging, query=EVENT_QUERY)
+    all_refused = parameters(*paging, query=REFUSED_QUERY)
+    invalid = ref("responses", "Invalid")
+    unsigned = {
+        "at": "2025-01-15T10:00:00.250000Z",
+        "request_id": "a1",
+        "route": "/webhook",
+        "size": 2,
+        "reason": "invalid_signature",
     }
-    content = {"schema": ref("schemas", "Message"), "example": EXAMPLE}
-    return operation(
-        "messages",
-        "receiveMessage",
-        "Store a signed message once",
-        {
-            "200": answer("Stored, now or before.", status("ok"), {"status": "ok"}, "X-Result"),
-            "401": ref("responses", "InvalidSignature"),
-            "422": ref("responses", "Invalid"),
-            "503": ref("responses", "TryAgain"),
+    return {
+        "/events": {
+            "get": _read(
+                "listEvents",
+                "A page of what senders sent beside messages",
+                {"200": answer("A page.", ref("schemas", "EventPage"), _EVENTS), "422": invalid},
+                description="In the order of storing. `since` and `until` go by our clock.",
+                parameters=events,
+            )
         },
-        description=_WEBHOOK,
-        parameters=[signature],
-        requestBody={"required": True, "content": {"application/json": content}},
-    )
+        "/events.ndjson": {
+            "get": _read(
+                "exportEvents",
+                "All events, one a line",
+                {"200": _ndjson("An Event in each line.", _EVENTS["data"][0]), "422": invalid},
+                parameters=all_events,
+            )
+        },
+        "/refused": {
+            "get": _read(
+                "listRefused",
+                "A page of signed bodies that could not be stored as asked, the newest first",
+                {"200": answer("A page.", ref("schemas", "RefusedPage"), _REFUSED), "422": invalid},
+                parameters=refused,
+            )
+        },
+        "/refused.ndjson": {
+            "get": _read(
+                "exportRefused",
+                "All refused bodies, one a line",
+                {
+                    "200": _ndjson("A RefusedBody in each line.", _REFUSED["data"][0]),
+                    "422": invalid,
+                },
+                parameters=all_refused,
+            )
+        },
+        "/refused/unsigned": {
+            "get": _read(
+                "listUnsigned",
+                "The last hundred bodies that nobody had signed, the newest first",
+                {
+                    "200": answer("Those.", ref("schemas", "Unsigned"), {"data": [unsigned]}),
+                    "422": invalid,
+                },
+                description="From memory, since the start; nothing of their content is kept.",
+            )
+        },
+    }
+
+
+def _ndjson(description: str, example: Any) -> Json:
+    schema: Json = {"type": "string"}
+    return answer_in(description, {"application/x-ndjson": (schema, json.dumps(example) + "\n")})
+
+
+_MESSAGE_ID: Json = {
+    "name": "message_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "minLength": 1},
+    "example": EXAMPLE["message_id"],
+}
+_EVENTS: Json = {
+    "data": [
+        {
+            "id": 1,
+            "at": "2025-01-15T10:00:00.250000Z",
+            "source": "whatsapp",
+            "kind": "status.delivered",
+            "message_id": "wamid.m1",
+            "body": {"id": "wamid.m1", "status": "delivered"},
+        }
+    ],
+    "limit": 50,
+    "next_cursor": None,
+}
+_REFUSED: Json = {
+    "data": [
+        {
+            "id": 1,
+            "at": "2025-01-15T10:00:00.250000Z",
+            "source": "native",
+            "result": "validation_error",
+            "request_id": "a1",
+            "message_id": None,
+            "size": 2,
+            "detail": [{"loc": ["body", "ts"], "msg": "is required", "type": "missing"}],
+            "body": "{}",
+        }
+    ],
+    "limit": 50,
+    "next_cursor": None,
+}
 
 
 def _read(name: str, summary: str, answers: dict[str, Json], **more: Any) -> Json:

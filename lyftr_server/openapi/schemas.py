@@ -87,6 +87,7 @@ def schemas() -> Json:
             }
         ),
         "Page": object_of(page),
+        **_kept(fault),
         "Stats": object_of(stats),
         "Timeline": object_of({"by": {"enum": ["hour", "day"]}, "data": _buckets()}),
         "Error": object_of({"detail": {"type": "string"}}),
@@ -99,6 +100,47 @@ def schemas() -> Json:
 def _buckets() -> Json:
     bucket = {"start": {"type": "string", "format": "date-time"}, "count": _COUNT}
     return {"type": "array", "maxItems": 1000, "items": object_of(bucket)}
+
+
+_NAME: Json = {"type": "string"}
+_AT: Json = {"type": "string", "format": "date-time", "description": "By our clock."}
+_ID: Json = {"type": ["string", "null"]}
+_CURSOR: Json = {"type": ["string", "null"], "description": "null on the last page."}
+
+
+def _kept(fault: Json) -> Json:
+    """Return the schemas of what is kept beside the messages."""
+    own = {"id": _COUNT, "at": _AT, "source": _NAME}
+    event = own | {"kind": _NAME, "message_id": _ID}
+    event["body"] = {"description": "Its own JSON as it came."}
+    refused = object_of(
+        own
+        | {
+            "result": {"enum": ["validation_error", "conflict"]},
+            "request_id": _NAME,
+            "message_id": _ID,
+            "size": _COUNT,
+            "detail": {"type": "array", "items": object_of(fault)},
+            "body": {"type": "string", "description": "As it came."},
+        }
+    )
+    refused["properties"]["body_base64"] = {
+        "type": "string",
+        "description": "Its bytes, where they are no UTF-8.",
+    }
+    unsigned = {"at": _AT, "request_id": _NAME, "route": _NAME, "size": _COUNT, "reason": _NAME}
+    return {
+        "Event": object_of(event),
+        "EventPage": _page_of(ref("schemas", "Event")),
+        "RefusedBody": refused,
+        "RefusedPage": _page_of(ref("schemas", "RefusedBody")),
+        "Unsigned": object_of({"data": {"type": "array", "items": object_of(unsigned)}}),
+    }
+
+
+def _page_of(row: Json) -> Json:
+    rows = {"type": "array", "maxItems": 100, "items": row}
+    return object_of({"data": rows, "limit": {"type": "integer"}, "next_cursor": _CURSOR})
 
 
 # Not as `example`: Swagger UI would fill the filters in.

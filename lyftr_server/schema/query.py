@@ -236,7 +236,7 @@ EVENT_QUERY = vol.Schema(
         vol.Optional("message_id", default=""): _name("The message that it is about."),
         vol.Optional("since", default=""): _received_since,
         vol.Optional("until", default=""): _received_until,
-        vol.Optional("order", default=""): _order,
+        vol.Optional("order", default="asc"): _order,
         **_PAGING,
     }
 )

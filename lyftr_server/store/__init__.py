@@ -6,13 +6,14 @@ from ..config import Config
 from .cursor import instant
 from .errors import Fatal, QueueFull, Stopped, StoreError, Unopenable, Unusable
 from .message_store import MessageStore
-from .pages import Page
+from .pages import Page, Rows
 
 __all__ = [
     "Fatal",
     "MessageStore",
     "Page",
     "QueueFull",
+    "Rows",
     "Stopped",
     "StoreError",
     "Unopenable",
@@ -28,11 +29,13 @@ def store_of(config: Config, on_fatal: Callable[[str], None]) -> MessageStore:
     `on_fatal` hears why, when nothing more can be acknowledged by this process.
     """
     # An engine is loaded when it is asked for: nobody waits for another's libraries.
+    from .sqlite.refused import Limits
     from .sqlite.store import SqliteStore
 
     return SqliteStore(
         config.database_path,
         dedupe_by=config.dedupe_by,
         queue_limit=config.queue_limit,
+        refused_limits=Limits(bodies=config.refused_limit),
         on_fatal=on_fatal,
     )

@@ -130,15 +130,16 @@ def _outcomes(db: sqlite3.Connection, deliveries: Sequence[Delivery], last_seq: 
     stored = _stored(db, {each.message_id for one in deliveries for each in one.messages})
     outcomes = _Outcomes([], {}, [])
     for delivery in deliveries:
-        results = []
+        results: list[Result] = []
         for message in delivery.messages:
             # None: another id with the same content, under DEDUPE_BY=content.
             seq, row = stored.get(message.message_id, (0, None))
             if row is None:
                 result = Result.DUPLICATE
             elif not _same(message, row, ours=bool(delivery.payloads)):
+                if Result.CONFLICT not in results:  # its body is kept once
+                    outcomes.conflicts.append(_conflict(delivery, message))
                 result = Result.CONFLICT
-                outcomes.conflicts.append(_conflict(delivery, message))
             elif seq > last_seq and message.message_id not in outcomes.seqs:
                 result = Result.CREATED
                 outcomes.seqs[message.message_id] = seq
@@ -182,12 +183,10 @@ def _insert_payloads(
     rows = []
     left = dict(seqs)
     for delivery in deliveries:
-        if delivery.source == NATIVE:
-            continue
         bodies = delivery.payloads or (None,) * len(delivery.messages)
         for message, body in zip(delivery.messages, bodies, strict=True):
             seq = left.pop(message.message_id, None)  # once: the first of two in a batch
-            if seq is not None:
+            if seq is not None and delivery.source != NATIVE:
                 rows.append((seq, delivery.source, body))
     for piece in pieces(rows):
         places = ",".join(["(?,?,?)"] * len(piece))

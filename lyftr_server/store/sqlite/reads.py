@@ -17,6 +17,8 @@ from .sql import Stop, snapshot
 DAY_US = 86_400_000_000
 MINUTE_US = 60_000_000
 TOP = 10
+# A page of refused bodies ends early behind so many bytes.
+REFUSED_BYTES = 4 << 20
 
 
 def page(db: sqlite3.Connection, query: MessageQuery, stop: Stop) -> Page:
@@ -173,9 +175,15 @@ def refused_page(db: sqlite3.Connection, query: RefusedQuery) -> Rows[StoredRefu
     """Return the page of refused bodies that `query` asks for. Invalid for a bad cursor."""
     key, filters = _cursor_key(db), ["refused", *_filters(query)]
     before = cursor.unseal(key, query.cursor, filters)[0] if query.cursor else None
-    found = refused.page(db, query, before, query.limit + 1)
-    data = found[: query.limit]
-    more = len(found) > query.limit
+    data: list[StoredRefusal] = []
+    room, more = REFUSED_BYTES, False
+    for row in refused.page(db, query, before, query.limit + 1):
+        # One alone may be as large as a body, and a hundred of them as much as the machine has.
+        more = len(data) == query.limit or room <= 0
+        if more:
+            break
+        data.append(row)
+        room -= len(row.body)
     return Rows(data, cursor.seal(key, [data[-1].id], filters) if more else None)
 
 

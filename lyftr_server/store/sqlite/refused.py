@@ -1,7 +1,7 @@
 """Signed bodies that could not be stored as asked; the oldest make room for the newest."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ...records import Refusal, StoredRefusal
@@ -38,7 +38,7 @@ def keep(db: sqlite3.Connection, refusals: Sequence[Refusal], limits: Limits, no
 
 def page(
     db: sqlite3.Connection, query: RefusedQuery, before: int | None, limit: int
-) -> list[StoredRefusal]:
+) -> Iterator[StoredRefusal]:
     """Return refused bodies, the newest first, from below the id `before` on."""
     conditions = {
         "source = ?": query.source,
@@ -52,4 +52,4 @@ def page(
         f" WHERE {' AND '.join(given) or 'true'} ORDER BY id DESC LIMIT ?",
         (*given.values(), limit),
     )
-    return [StoredRefusal(*row) for row in rows]
+    return (StoredRefusal(*row) for row in rows)
