@@ -22,6 +22,7 @@ from lyftr_server.signature import sign
 from lyftr_server.store import MessageStore
 from lyftr_server.store.sqlite.store import SqliteStore
 
+from .browsing import chromium
 from .process import SECRET, RunningServer, as_body
 
 
@@ -91,6 +92,11 @@ def server_factory(tmp_path: Path) -> Iterator[ServerFactory]:
 def server(server_factory: ServerFactory) -> RunningServer:
     """A fresh server with a database of its own."""
     return server_factory()
+
+
+# -- a browser
+
+browser = pytest.fixture(chromium, name="browser")
 
 
 # -- the application inside the test

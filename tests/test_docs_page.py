@@ -2,9 +2,7 @@
 
 import json
 import re
-import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +12,7 @@ from lyftr_server.handlers.docs import SwaggerScriptHandler, _asset
 from lyftr_server.openapi import document
 from lyftr_server.signature import sign
 
+from .browsing import PREPARE
 from .conftest import Client, ServerFactory
 from .process import RunningServer, message
 
@@ -109,20 +108,6 @@ def test_a_missing_package_is_named() -> None:
 
 # -- in a browser
 
-OPTIONS = (
-    # A container has no user namespaces for the sandbox, and a small /dev/shm.
-    "--no-sandbox",
-    "--disable-dev-shm-usage",
-    "--disable-gpu",
-    # No name but ours resolves: the page has to do without the internet.
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-)
-PREPARE = """
-window.violations = [];
-document.addEventListener("securitypolicyviolation", event =>
-  window.violations.push(`${event.effectiveDirective} ${event.blockedURI}`));
-"""
-
 
 @dataclass
 class Visit:
@@ -154,18 +139,6 @@ class Visit:
         assert [
             url for url in self.requested if not url.startswith((self.server.url, "data:"))
         ] == []
-
-
-@pytest.fixture
-def browser() -> Iterator["Browser"]:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("there is no chromium on this machine")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=list(OPTIONS))
-        yield browser
-        browser.close()
 
 
 def visit(browser: "Browser", server: RunningServer) -> Visit:

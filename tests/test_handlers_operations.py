@@ -282,6 +282,23 @@ async def test_the_root_says_what_this_is(client: Client) -> None:
     assert (answer.code, json.loads(answer.body)) == (200, expected)
 
 
+@pytest.mark.parametrize(
+    "accept, status",
+    [
+        pytest.param("text/html,application/xhtml+xml,*/*;q=0.8", 303, id="browser"),
+        pytest.param("application/json, TEXT/HTML ;q=0.1", 303, id="named among others"),
+        pytest.param("*/*", 200, id="curl"),
+        pytest.param("", 200, id="empty"),
+        pytest.param("text/*", 200, id="any text"),
+    ],
+)
+async def test_a_browser_is_sent_to_the_inspector(client: Client, accept: str, status: int) -> None:
+    answer = await client.get("/", {"Accept": accept})
+    assert (answer.code, answer.headers["Vary"]) == (status, "Accept")
+    assert answer.headers.get("Location") == ("inspector" if status == 303 else None)
+    assert json.loads(answer.body)["app"] == "lyftr"
+
+
 # -- what all routes share
 
 

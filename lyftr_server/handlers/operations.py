@@ -45,13 +45,19 @@ class MetricsHandler(BaseHandler):
 
 
 class RootHandler(BaseHandler):
-    """GET /: what this is."""
+    """GET /: what this is; a browser that a person points here is sent to the inspector."""
 
     route = "/"
 
     async def get(self) -> None:
         config = self.application.config
-        self.reply_json(200, {"app": config.app_name, "env": config.env, "version": __version__})
+        content = {"app": config.app_name, "env": config.env, "version": __version__}
+        vary = ("Vary", "Accept")
+        if _asks_for_a_page(self.request.headers.get("Accept", "")):
+            # Relative: before us may be a proxy with a path of its own.
+            self.reply_json(303, content, [("Location", "inspector"), vary])
+        else:
+            self.reply_json(200, content, [vary])
 
 
 class NotFoundHandler(BaseHandler):
@@ -59,3 +65,8 @@ class NotFoundHandler(BaseHandler):
 
     def check(self) -> None:
         raise Refused(404, "not found")
+
+
+def _asks_for_a_page(accept: str) -> bool:
+    """Tell whether HTML is named, as browsers do; curl and most programs take anything."""
+    return any(each.partition(";")[0].strip().lower() == "text/html" for each in accept.split(","))

@@ -53,7 +53,7 @@ export class Detail {
       // Our own format has no more to it, and asking for what is not there would be an error.
       const more = path && message?.source && message.source !== "native";
       const [payload, events] = await Promise.all([
-        more && quiet(this.api.json(messagePath(messageId, "/payload"), {}, signal)),
+        more && quiet(this.api.text(messagePath(messageId, "/payload"), signal)),
         more && quiet(this.api.json("events", { message_id: messageId, limit: 50 }, signal)),
       ]);
       if (signal.aborted || !message) return;
@@ -85,7 +85,7 @@ export class Detail {
       ),
       happened(events),
       code("JSON", json),
-      payload && code("Payload as it came", JSON.stringify(payload, null, 2)),
+      payload && code("Payload as it came", pretty(payload), payload),
     ];
     this.body.replaceChildren(...parts.filter(Boolean));
   }
@@ -104,9 +104,10 @@ function time(ts) {
   return element("time", { datetime: ts, title: ts }, moment(ts), element("small", {}, ` ${ago(ts)}`));
 }
 
-function code(title, text) {
+/** Text to look at; `copied` is what goes to the clipboard, byte for byte. */
+function code(title, text, copied = text) {
   const heading = element("h3", {}, title);
-  return element("section", { class: "code" }, element("header", {}, heading, copyButton(text, title)), element("pre", { tabindex: "0", role: "group", "aria-label": title }, element("code", {}, text)));
+  return element("section", { class: "code" }, element("header", {}, heading, copyButton(copied, title)), element("pre", { tabindex: "0", role: "group", "aria-label": title }, element("code", {}, text)));
 }
 
 /** What was told about the message later: delivered, read, deleted, and what nobody knows yet. */

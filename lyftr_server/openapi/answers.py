@@ -18,6 +18,7 @@ HEADERS: Json = {
         "description": "What became of it; `conflict` is a repeat with other content.",
         "schema": {"enum": ["created", "duplicate", "conflict"]},
     },
+    "Location": {"schema": {"type": "string"}},
     "WWW-Authenticate": {"schema": {"type": "string"}},
 }
 

@@ -316,7 +316,16 @@ def _operations_paths() -> Json:
         "/health/live": get("getLiveness", "Whether the process runs", alive),
         "/health/ready": get("getReadiness", "Whether to send deliveries here", ready),
         "/metrics": get("getMetrics", "Metrics for Prometheus", {"200": metrics}),
-        "/": get("getRoot", "What this is", {"200": answer("This.", object_of(about), root)}),
+        "/": get(
+            "getRoot",
+            "What this is",
+            {
+                "200": answer("This.", object_of(about), root),
+                "303": answer(
+                    "The same, for who asks for HTML.", object_of(about), root, "Location"
+                ),
+            },
+        ),
     }
 
 
