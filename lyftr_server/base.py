@@ -200,6 +200,13 @@ class BaseHandler(ServiceMixin, RequestHandler):
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None))[1]
+        self._answer_error(status_code, error)
+        # The last to see it: frames that keep it, or the future that it came in, are cycles.
+        while error is not None:
+            error.__traceback__ = None
+            error = error.__cause__ or error.__context__
+
+    def _answer_error(self, status_code: int, error: BaseException | None) -> None:
         if isinstance(error, Refused):
             refusal = error
         elif isinstance(error, Invalid):

@@ -44,6 +44,7 @@ class Output:
         self._thread = 0
         self._scheduled = False
         self._flowing = True
+        self._torn = False  # what waits is the end of a line that is half written
         # A regular file takes everything at once. A pipe or terminal that polls writable takes
         # PIPE_BUF bytes without blocking (POSIX write); O_NONBLOCK would change it for everybody
         # who shares it.
@@ -109,18 +110,24 @@ class Output:
             pass
         except OSError:
             # Nobody can read it any more (a closed pipe, a full disk).
-            lost = bytes(view).count(b"\n")
+            rest = bytes(view)
+            written = self._waiting[: len(self._waiting) - len(rest)]
+            torn = not written.endswith(b"\n") if written else self._torn
+            # A line that is half in a file is ended before another begins, once there is room.
+            # Who opens a pipe anew has not seen the first half.
+            kept = rest[: rest.find(b"\n") + 1] if torn and self._regular else b""
+            lost = rest[len(kept) :].count(b"\n")
             self.dropped += lost
             self._unreported += lost
-            self._flowing = False
-            view = view[len(view) :]
+            self._flowing, self._torn = False, bool(kept)
+            view = memoryview(kept)
         self._waiting = bytes(view)
 
     def close(self, patience_seconds: float = 2.0) -> None:
         """Write everything that waits, for a reader that takes it within the given time."""
         deadline = time.monotonic() + patience_seconds
         self.detach()
-        while self._waiting and time.monotonic() < deadline:
+        while self._waiting and self._flowing and time.monotonic() < deadline:
             time.sleep(_RETRY_SECONDS)
             self.flush()
 

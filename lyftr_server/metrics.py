@@ -32,6 +32,7 @@ RESULTS = (
     "unavailable",
     "aborted",
 )
+_OPENMETRICS = "application/openmetrics-text"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 LATENCY_MS = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
@@ -128,8 +129,10 @@ class Metrics(Collector):
 
     def render(self, accept: str, gauges: Sequence[Gauge]) -> tuple[bytes, str]:
         """Return the exposition and its content type: OpenMetrics when `accept` asks for it."""
-        encoder, content_type = choose_encoder(accept)
         self._gauges = gauges
+        # Without what a client says beside it: the library raises for a version that is no number.
+        media_types = [each.partition(";")[0].strip() for each in accept.lower().split(",")]
+        encoder, content_type = choose_encoder(_OPENMETRICS if _OPENMETRICS in media_types else "")
         return encoder(self.registry), content_type
 
     def collect(self) -> Iterable[Metric]:

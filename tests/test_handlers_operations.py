@@ -152,6 +152,26 @@ async def test_every_metric_is_there_with_its_type(client: Client) -> None:
     assert all(family.documentation for family in families)
 
 
+@pytest.mark.parametrize(
+    "accept, kind",
+    [
+        ("application/openmetrics-text; version=abc", "application/openmetrics-text"),
+        ("application/openmetrics-text; version=", "application/openmetrics-text"),
+        ("application/openmetrics-text; version=99.0.0", "application/openmetrics-text"),
+        ("Application/OpenMetrics-Text;q=0.1", "application/openmetrics-text"),
+        ("text/plain; version=abc", "text/plain"),
+        ("text/plain; version=1.0.0; escaping=allow-utf-8", "text/plain"),
+        ("text/plain; version=1.0.0; escaping=\xe9;;=,", "text/plain"),
+        (",;=", "text/plain"),
+    ],
+)
+async def test_an_odd_accept_is_answered(client: Client, accept: str, kind: str) -> None:
+    answer = await client.get("/metrics", {"Accept": accept})
+    assert (answer.code, answer.headers["Content-Type"].partition(";")[0]) == (200, kind)
+    version = {"text/plain": "0.0.4"}.get(kind, "1.0.0")
+    assert f"version={version};" in answer.headers["Content-Type"]
+
+
 async def test_openmetrics_when_asked_for(client: Client) -> None:
     await client.deliver(message())
     answer = await client.get("/metrics", {"Accept": OPENMETRICS})

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import resource
 import subprocess
 import sys
 import threading
@@ -260,6 +261,50 @@ def test_a_full_disk_is_no_error(root_logger: Any) -> None:
         assert output.dropped >= 1
     finally:
         os.close(fd)
+
+
+@pytest.mark.parametrize("attached", [True, False], ids=["with a loop", "without a loop"])
+def test_a_line_that_a_full_disk_cuts_is_ended_before_the_next(
+    root_logger: Any, log_file: LogFile, tmp_path: Path, attached: bool
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "full.log"
+
+    async def go(output: Output) -> None:
+        if attached:
+            output.attach(asyncio.get_running_loop())
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+        try:
+            for n in range(8):
+                output.write(json.dumps({"n": n, "text": "x" * 20}))
+                await asyncio.sleep(0)
+            assert path.stat().st_size == 100
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        output.write(json.dumps({"n": "later"}))
+        output.close()
+
+    with path.open("ab") as file:
+        output = Output(file.fileno())
+        asyncio.run(go(output))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    found = [line["n"] for line in lines]
+    assert (found[:3], found[-1]) == ([0, 1, 2], "later")
+    assert len(found) + output.dropped == 9
+
+
+def test_a_disk_that_stays_full_does_not_hold_up_the_end(root_logger: Any, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with (tmp_path / "full.log").open("ab") as file:
+        output = Output(file.fileno())
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+        try:
+            output.write("x" * 20)
+            started = time.monotonic()
+            output.close(patience_seconds=30)
+            assert time.monotonic() - started < 15
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_closing_waits_for_a_reader_but_not_for_ever(pipe: Pipe) -> None:

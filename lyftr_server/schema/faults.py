@@ -52,7 +52,19 @@ def validate(schema: vol.Schema, data: dict[str, Any], where: str) -> dict[str, 
     except vol.MultipleInvalid as error:
         # Missing keys come in the order of a set.
         faults = sorted(_fault(each, where) for each in error.errors)
-        raise Invalid(*faults) from error
+        _forget(error)
+    # Not `from` the error, nor while it is handled: it leads to the data, and so to the body.
+    raise Invalid(*faults)
+
+
+def _forget(error: vol.MultipleInvalid) -> None:
+    """Break the cycles through the errors' tracebacks.
+
+    Voluptuous keeps each in a local of a frame that its own traceback holds: the data would wait
+    for the collector.
+    """
+    for each in (error, *error.errors):
+        each.__traceback__ = each.__context__ = None
 
 
 def _fault(error: vol.Invalid, where: str) -> Fault:

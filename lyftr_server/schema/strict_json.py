@@ -28,13 +28,13 @@ def parse_json(body: bytes) -> Any:
     """Decode strictly. json.loads(bytes) would guess UTF-16 and let doubled keys pass."""
     try:
         text = body.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Invalid(Fault(("body",), "must be UTF-8", "unicode_error")) from error
+    except UnicodeDecodeError:
+        raise Invalid(Fault(("body",), "must be UTF-8", "unicode_error")) from None
     try:
         return _DECODER.decode(text)
     # RecursionError: nested too deep. ValueError: no JSON, a BOM, or too long an integer.
-    except (ValueError, RecursionError) as error:
-        raise Invalid(Fault(("body",), "must be valid JSON", "json_invalid")) from error
+    except (ValueError, RecursionError):
+        raise Invalid(Fault(("body",), "must be valid JSON", "json_invalid")) from None
 
 
 def refuse_unstorable(payload: dict[str, Any], fields: Collection[str]) -> None:
