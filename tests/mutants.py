@@ -46,6 +46,10 @@ APP = "lyftr_server/app.py"
 SERVER = "lyftr_server/server.py"
 LOG = "lyftr_server/log.py"
 HTTP1 = "lyftr_server/http1/server.py"
+CONNECTION = "lyftr_server/http1/connection.py"
+EXCHANGE = "lyftr_server/http1/exchange.py"
+INTAKE = "lyftr_server/http1/intake.py"
+LIMITS = "lyftr_server/http1/limits.py"
 LISTING = "lyftr_server/store/sqlite/listing.py"
 READS = "lyftr_server/store/sqlite/reads.py"
 MESSAGE = "lyftr_server/schema/message.py"
@@ -56,6 +60,10 @@ DURABILITY = "tests/faults/test_durability.py"
 STORAGE = "tests/faults/test_storage_faults.py"
 ONCE = "tests/faults/test_exactly_once.py"
 OVERLOAD = "tests/faults/test_overload.py"
+ALONE = "tests/http1/test_server_alone.py"
+BODIES = "tests/http1/test_budget.py"
+FAIRNESS = "tests/http1/test_fairness.py"
+BASES = "tests/test_base.py"
 PIPE = "tests/faults/test_log_pipe.py"
 ROTATION = "tests/faults/test_rotation.py"
 DELIVERIES = "tests/test_handlers_webhook.py"
@@ -301,6 +309,34 @@ MUTANTS = (
         "a read that anybody may keep",
         (LISTINGS, ROTATION),
         (BASE, '("Cache-Control", "no-store")', '("Cache-Control", "max-age=60")'),
+    ),
+    mutant(
+        "an export goes on without its client",
+        (BASES, ALONE),
+        (
+            EXCHANGE,
+            "        if not await self._outlet.flow():\n            raise ClientGone\n",
+            "        await self._outlet.flow()\n",
+        ),
+    ),
+    mutant(
+        "bodies without a common limit",
+        BODIES,
+        (LIMITS, "if self.used + size > self.limit:", "if False:"),
+    ),
+    mutant(
+        "who sends much is read as fast as it sends",
+        FAIRNESS,
+        (INTAKE, "            self.hold(Hold.TURN)\n", ""),
+    ),
+    mutant(
+        "no time for a reader of a last answer",
+        ALONE,
+        (
+            CONNECTION,
+            "        if self._outlet.blocked or self._closing:\n",
+            "        if self._outlet.blocked and not self._closing:\n",
+        ),
     ),
     mutant(
         "no lock on the database",

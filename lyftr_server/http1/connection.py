@@ -10,6 +10,7 @@ from .common import Common
 from .exchange import REASONS, Exchange
 from .intake import LITTLE_BYTES, Hold, Intake
 from .limits import Share
+from .outlet import Outlet
 from .reader import REQUEST_BYTES, Reader
 from .upload import Request, Upload
 
@@ -31,17 +32,15 @@ class Connection(asyncio.BufferedProtocol):
         self._limits = common.limits
         self._transport: asyncio.Transport
         self._intake: Intake
+        self._outlet: Outlet
         self._share = Share(common.budget, common.limits.own_bytes)
         self._reader = Reader(common.limits, self._share, self)
         self._waiting: deque[Upload] = deque()
         self._current: Exchange | None = None
-        self._writable: asyncio.Future[None] | None = None  # while the client does not read
-        self._owed = 0  # bytes of the budget, for answers that are not read yet
         self._ended = False  # the client sends no more
         self._closing = False  # nor do we
         self._since = monotonic()  # when it turned to what it does now
         self._patience = self._limits.head_seconds  # for the next request to begin
-        self._unsent, self._progress = 0, 0.0  # what the client had not taken, and since when
         self._linger_end = 0.0
         self.deadline = self._since + self._patience
 
@@ -49,9 +48,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
-        # Whatever cannot be sent at once is unread: we hear when all of it has left.
-        self._transport.set_write_buffer_limits(0)
         self._intake = Intake(self._common.turns, self._transport)
+        self._outlet = Outlet(self._transport, self._common.unread)
         self._reader.client = str(transport.get_extra_info("peername", ("",))[0])
         self._common.connections.add(self)
         if self._common.draining:
@@ -81,31 +79,23 @@ class Connection(asyncio.BufferedProtocol):
         self._common.closed(self)
         self._drop_waiting()
         self._abandon()
-        self._taken()
+        self._outlet.release()
         current, self._current = self._current, None
         if current is not None:
             current.client_gone()
 
     def pause_writing(self) -> None:
         """A client that does not read is neither read nor answered any more."""
-        self._writable = asyncio.get_running_loop().create_future()
+        self._outlet.block()
         self._intake.hold(Hold.UNREAD)
         self._settle()
 
     def resume_writing(self) -> None:
-        self._taken()
+        self._outlet.release()
         self._intake.release(Hold.UNREAD)
         if self._current is None and not self._closing:
             self._advance()
         self._settle()
-
-    def _taken(self) -> None:
-        """Nothing is left unread, or nobody is left to read it."""
-        self._common.unread.give(self._owed)
-        self._owed = self._unsent = 0
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
-        self._writable = None
 
     # -- what is waited for, and until when
 
@@ -115,7 +105,7 @@ class Connection(asyncio.BufferedProtocol):
         if upload is not None and upload.expects_continue and self._free:
             upload.expects_continue = False
             if not upload.size:
-                self.send(_CONTINUE)
+                self._outlet.send(_CONTINUE)
         if self._waiting and self._piled_up:
             self._intake.hold(Hold.UNANSWERED)
         elif self._intake.holds:
@@ -125,13 +115,10 @@ class Connection(asyncio.BufferedProtocol):
     def _reckon(self) -> float:
         """Return when the client will have had enough time for what it does now."""
         limits = self._limits
-        if self._writable is not None or self._closing:
-            unsent = self._transport.get_write_buffer_size()
-            if unsent < self._unsent or not self._unsent:
-                self._progress = monotonic()
-            self._unsent = unsent
-            if unsent:
-                return self._progress + limits.write_seconds
+        if self._outlet.blocked or self._closing:
+            since = self._outlet.stuck_since()
+            if since is not None:
+                return since + limits.write_seconds
         if self._closing:
             return min(self._since + limits.linger_seconds, self._linger_end)
         if self._current is not None:
@@ -150,7 +137,7 @@ class Connection(asyncio.BufferedProtocol):
         self._settle()  # it may be slow, but it reads
         if self.deadline > monotonic():
             return
-        if self._writable is not None or self._closing or self._current is not None:
+        if self._outlet.blocked or self._closing or self._current is not None:
             self._transport.abort()
         elif self._reader.upload is not None:
             self._reader.refuse(408)
@@ -160,7 +147,7 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def _free(self) -> bool:
-        return self._current is None and self._writable is None and not self._waiting
+        return self._current is None and not self._outlet.blocked and not self._waiting
 
     @property
     def _piled_up(self) -> bool:
@@ -198,7 +185,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _serve(self, upload: Upload) -> None:
         self._since = monotonic()
-        self._current = exchange = Exchange(self, upload)
+        self._current = exchange = Exchange(self, self._outlet, upload)
         self._common.in_flight += 1
         status = upload.refusal
         if not status:
@@ -232,12 +219,11 @@ class Connection(asyncio.BufferedProtocol):
         if exchange is not self._current:
             return  # its client is gone
         self._current = None
-        if self._owed and self._writable is None:
-            self._taken()
+        self._outlet.answered()
         self._since, self._patience = monotonic(), self._limits.idle_seconds
         if exchange.closes:
             self._close_gently()
-        elif self._writable is None:
+        elif not self._outlet.blocked:
             self._advance()
         self._settle()
 
@@ -288,27 +274,6 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.close()
 
     # -- for exchanges
-
-    def send(self, *data: bytes) -> None:
-        if self._transport.is_closing():
-            return
-        if len(data) == 1:
-            self._transport.write(data[0])
-        else:
-            self._transport.writelines(data)
-
-    def owe(self, size: int) -> bool:
-        """Reserve bytes for an answer until its client has read it; False: there are none left."""
-        if not self._common.unread.take(size):
-            return False
-        self._owed += size
-        return True
-
-    async def flow(self) -> bool:
-        """Wait until the client has room for more; False: it is gone, or was cut."""
-        if self._writable is not None and not self._transport.is_closing():
-            await self._writable
-        return not self._transport.is_closing()
 
     def date(self) -> str:
         return self._common.date()

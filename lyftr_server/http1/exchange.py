@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Protocol
 
+from .outlet import Outlet
 from .upload import Upload
 
 REASONS = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
@@ -17,7 +18,7 @@ class ClientGone(Exception):
 
 
 class Wire(Protocol):
-    """The connection that answers are written to."""
+    """The connection that an answer belongs to."""
 
     @property
     def ending(self) -> bool:
@@ -25,16 +26,6 @@ class Wire(Protocol):
         ...
 
     def date(self) -> str: ...
-
-    def send(self, *data: bytes) -> None: ...
-
-    async def flow(self) -> bool:
-        """Wait until the client has room for more; False: it is gone, or was cut."""
-        ...
-
-    def owe(self, size: int) -> bool:
-        """Reserve bytes for an answer until its client has read it; False: there are none left."""
-        ...
 
     def finished(self, exchange: "Exchange") -> None: ...
 
@@ -44,7 +35,7 @@ class Wire(Protocol):
 class Exchange:
     """One request's way back. What RequestHandler asks of a connection, and two ways to answer."""
 
-    def __init__(self, wire: Wire, upload: Upload) -> None:
+    def __init__(self, wire: Wire, outlet: Outlet, upload: Upload) -> None:
         self.started = upload.started
         self.too_large = upload.too_large
         self.reserved = upload.reserved
@@ -53,13 +44,14 @@ class Exchange:
         self.safe = self.head_only or upload.method == "GET"
         self.begun = False  # an answer in pieces
         self._wire = wire
+        self._outlet = outlet
         self._http10 = upload.version == "1.0"
         self._chunked = False
         self._on_close: Callable[[], None] | None = None
 
     def owe(self, size: int) -> bool:
         """Reserve what an answer takes until it is read; False: too much is unread already."""
-        return size <= UNREAD_BYTES or self.head_only or self._wire.owe(size)
+        return size <= UNREAD_BYTES or self.head_only or self._outlet.owe(size)
 
     def respond(self, status: int, headers: Sequence[tuple[str, str]], body: bytes) -> None:
         """Write a whole answer; a Content-Type among `headers` replaces JSON's.
@@ -67,7 +59,7 @@ class Exchange:
         A quarter of a request's time less than Tornado's set_header, write and flush.
         """
         head = self._head(status, headers, f"Content-Length: {len(body)}\r\n")
-        self._wire.send(head if self.head_only else head + body)
+        self._outlet.send(head if self.head_only else head + body)
         self._end()
 
     def begin(
@@ -81,22 +73,22 @@ class Exchange:
             framing, self.closes = "", True
         else:
             framing, self._chunked = "Transfer-Encoding: chunked\r\n", not self.head_only
-        self._wire.send(self._head(status, headers, framing))
+        self._outlet.send(self._head(status, headers, framing))
 
     async def write(self, piece: bytes) -> None:
         """Write a piece, and wait until the client has room for more. ClientGone: it never will."""
         if piece and not self.head_only:
             if self._chunked:
-                self._wire.send(b"%x\r\n" % len(piece), piece, b"\r\n")
+                self._outlet.send(b"%x\r\n" % len(piece), piece, b"\r\n")
             else:
-                self._wire.send(piece)
-        if not await self._wire.flow():
+                self._outlet.send(piece)
+        if not await self._outlet.flow():
             raise ClientGone
 
     def finish(self) -> None:
         """End an answer of pieces."""
         if self._chunked:
-            self._wire.send(_STREAM_END)
+            self._outlet.send(_STREAM_END)
         self._end()
 
     def close(self) -> None:

@@ -229,10 +229,10 @@ class Reader:
             return
         upload.body_since = monotonic()
         size = limits.body_bytes if length is None else int(length)
-        upload.room = REQUEST_BYTES
+        upload.room = min(REQUEST_BYTES, limits.body_bytes)
         # What is small is not worth the question.
         upload.wants_body = size <= REQUEST_BYTES or self._receiver.wants_body(upload)
-        if length is not None and size > REQUEST_BYTES:
+        if length is not None and size > upload.room:
             self._make_room(upload, size)
 
     def on_body(self, chunk: bytes) -> None:

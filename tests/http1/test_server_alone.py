@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import socket
+import struct
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -121,6 +122,35 @@ async def test_who_delivers_and_half_closes_is_not_cut(io_loop: AsyncIOLoop) -> 
     await until(lambda: len(application.gone) == 1)
     application.answer(1)
     writer.close()
+    assert await server.drain(1)
+
+
+async def test_a_body_counts_until_its_request_ends(io_loop: AsyncIOLoop) -> None:
+    """Also while the disk keeps it waiting."""
+    application = Silent()
+    body = bytes(1 << 20)
+    server, port = await start(application, replace(QUICK, budget_bytes=2 << 20))
+    clients = []
+    for number in range(2):
+        clients.append(await asyncio.open_connection("127.0.0.1", port))
+        clients[-1][1].write(request("POST", "/webhook", body=body))
+        await until(lambda number=number: len(application.requests) == number + 1)
+    late, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(request("POST", "/webhook", body=body))
+    assert b" 503 " in await late.readuntil(b"\r\n")
+    writer.close()
+    # One is answered, and the client of the other is gone: what it sent is still worked on.
+    application.answer(0)
+    await clients[0][0].readuntil(b"{}")
+    gone = clients[1][1]
+    linger = struct.pack("ii", 1, 0)
+    gone.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    gone.transport.abort()
+    await until(lambda: len(application.gone) == 1)
+    assert (1 << 19) < server.budget.used <= (1 << 20)
+    application.answer(1)
+    assert server.budget.used == 0
+    clients[0][1].close()
     assert await server.drain(1)
 
 
