@@ -18,6 +18,14 @@ from .conftest import Target
 # A stream does not end by itself; its own tests read it.
 schema: Any = schemathesis.openapi.from_dict(document()).exclude(path="/messages/stream")
 
+# A route without its secret is 404.
+EVERY_SENDER = {
+    "WHATSAPP_APP_SECRET": "whatsapp-app-secret",
+    "WHATSAPP_VERIFY_TOKEN": "whatsapp-verify-token",
+    "TWILIO_AUTH_TOKEN": "twilio-auth-token",
+    "PUBLIC_URL": "https://hooks.example.com",
+}
+
 
 class Signed(requests.auth.AuthBase):
     """Signs a body as it is sent."""
@@ -31,7 +39,8 @@ class Signed(requests.auth.AuthBase):
 
 @pytest.fixture(scope="module")
 def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    with Target(tmp_path_factory.mktemp("described"), errors_expected=True) as target:
+    folder = tmp_path_factory.mktemp("described")
+    with Target(folder, variables=EVERY_SENDER, errors_expected=True) as target:
         yield target
         target.check_account()
 
