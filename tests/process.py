@@ -324,9 +324,12 @@ class ServerSocket:
         return self.read_answer("POST")
 
 
-def post_head(length: int, headers: Sequence[tuple[str, str | bytes]]) -> bytes:
-    """Return the head of a POST to /webhook."""
-    lines = [b"POST /webhook HTTP/1.1", b"Host: localhost", b"Content-Length: %d" % length]
+def post_head(
+    length: int, headers: Sequence[tuple[str, str | bytes]], route: str = "/webhook"
+) -> bytes:
+    """Return the head of a POST of a delivery."""
+    lines = [f"POST {route} HTTP/1.1".encode(), b"Host: localhost"]
+    lines.append(b"Content-Length: %d" % length)
     for name, value in headers:
         raw = value if isinstance(value, bytes) else value.encode()
         lines.append(name.encode() + b": " + raw)

@@ -4,7 +4,7 @@ import json
 from typing import ClassVar
 
 from ..base import PRIVATE, RETRY_AFTER, BaseHandler, Refused
-from ..records import Refusal
+from ..records import Delivery, Refusal
 from ..schema import Invalid
 from ..sources import Source
 from ..store import QueueFull
@@ -42,7 +42,7 @@ class DeliveryHandler(BaseHandler):
         if delivery.messages:
             self.message_id = delivery.messages[0].message_id
         # With the body, which is kept in the same transaction when a message turns out a conflict.
-        delivery = delivery._replace(body=self.request.body, request_id=self.request_id)
+        delivery = Delivery(*delivery[:4], self.request.body, self.request_id)
         try:
             result = self.result = await self.application.store.insert(delivery)
         except QueueFull:

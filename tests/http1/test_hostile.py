@@ -12,14 +12,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lyftr_server.metrics import METHODS, RESULTS
+from lyftr_server.sources import SOURCES, routes
 
 from ..process import message
+from ..sources.senders import VARIABLES
 from .conftest import IMPATIENT, Target
 from .hostile_requests import SECRETS, all_of_them
 from .raw import RawAnswer, chunked, request
 
 REQUESTS = all_of_them()
+OTHERS = [route for route in routes() if route != "/webhook"]
 ROUTES = {
+    *OTHERS,
     *("/", "/webhook", "/messages", "/messages/{message_id}", "/messages.ndjson", "/stats"),
     *("/health", "/health/live", "/health/ready", "/metrics", "/openapi.json", "unmatched"),
     *("/docs", "/docs/init.js", "/docs/swagger-ui.js", "/docs/swagger-ui.css"),
@@ -40,7 +44,8 @@ QUICK = settings(
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """One server for all attacks; what it wrote and counted is looked at after them."""
     limits = IMPATIENT | {"head_seconds": 2, "body_seconds": 2, "idle_seconds": 5}
-    with Target(tmp_path_factory.mktemp("attacked"), limits, errors_expected=True) as target:
+    folder = tmp_path_factory.mktemp("attacked")
+    with Target(folder, limits, errors_expected=True, variables=VARIABLES) as target:
         yield target
         assert target.deliver(message("after-all")).status == 200
         target.check_account()
@@ -68,6 +73,7 @@ def check_labels(target: Target) -> None:
     assert labels["path"] <= ROUTES
     assert labels["method"] <= METHODS | {"OTHER"}
     assert labels["result"] == set(RESULTS)
+    assert labels["source"] == {source.name for source in SOURCES}
     allowed = {*range(200, 205), 304, *range(400, 432), 499, 501, 503, 505}
     assert {int(status) for status in labels["status"]} <= allowed
 
@@ -111,6 +117,16 @@ def test_a_hostile_request_gets_its_refusal(attacked: Target, name: str) -> None
     # An unfinished request is nobody's.
     assert answers or b"\r\n\r\n" not in data or name.startswith("framing")
     assert all(answer.status in allowed for answer in answers[:1]), answers
+
+
+@pytest.mark.parametrize("route", OTHERS)
+def test_other_senders_routes_refuse_the_same(attacked: Target, route: str) -> None:
+    for name, (data, allowed) in REQUESTS.items():
+        if b" /webhook " not in data:
+            continue
+        answers = throw(attacked, data.replace(b" /webhook ", f" {route} ".encode()))
+        # What is rightly signed for our own format is not for theirs.
+        assert all(answer.status in (*allowed, 401) for answer in answers[:1]), name
 
 
 def test_memory_does_not_grow(attacked: Target) -> None:

@@ -157,6 +157,7 @@ async def test_a_json_bomb_is_422_and_harmless(client: Client, post: Post, body:
 async def test_a_form_of_many_fields_is_401_for_nobody_sends_such(post: Post) -> None:
     body = b"&".join(b"f%d=1" % n for n in range(1001))
     assert (await post(TWILIO, body)).code == 401
+    assert (await post(TWILIO, b"a=" + b"x" * (128 << 10))).code == 401
 
 
 @pytest.mark.parametrize("settings", [{"max_body_bytes": 1000}], indirect=True)
