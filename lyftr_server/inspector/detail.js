@@ -79,7 +79,7 @@ export class Detail {
         ...fact("From", this.#sender(message.from)),
         ...fact("To", message.to),
         ...fact("Sent", time(message.ts)),
-        ...(receivedAt ? fact("Stored", time(receivedAt)) : []),
+        ...(receivedAt ? fact("Stored", time(receivedAt, 3)) : []),
         ...(source ? fact("Source", SOURCES[source] ?? source) : []),
         ...fact("Id", element("span", { class: "id" }, message.message_id), copyButton(message.message_id, "the id")),
       ),
@@ -100,8 +100,8 @@ function fact(name, ...value) {
   return [element("dt", {}, name), element("dd", {}, ...value)];
 }
 
-function time(ts) {
-  return element("time", { datetime: ts, title: ts }, moment(ts), element("small", {}, ` ${ago(ts)}`));
+function time(ts, decimals) {
+  return element("time", { datetime: ts, title: ts }, moment(ts, decimals), element("small", {}, ` ${ago(ts)}`));
 }
 
 /** Text to look at; `copied` is what goes to the clipboard, byte for byte. */
@@ -115,7 +115,7 @@ function happened(events) {
   if (!events?.length) return null;
   const items = events.map((event) => {
     const at = event.at ?? event.received_at;
-    return element("li", {}, element("details", {}, element("summary", {}, element("b", {}, event.kind), at && time(at)), element("pre", { tabindex: "0", role: "group", "aria-label": event.kind }, element("code", {}, pretty(event.body ?? event)))));
+    return element("li", {}, element("details", {}, element("summary", {}, element("b", {}, event.kind), at && time(at, 3)), element("pre", { tabindex: "0", role: "group", "aria-label": event.kind }, element("code", {}, pretty(event.body ?? event)))));
   });
   return element("section", { class: "events" }, element("h3", {}, "Events"), element("ol", {}, ...items));
 }

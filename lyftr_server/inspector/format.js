@@ -42,11 +42,11 @@ export function day(ts) {
 export const clock = (ts) => ts.slice(11, 19);
 export const minutes = (ts) => ts.slice(11, 16);
 
-/** A whole instant for reading: "Thu 15 Jan 2026, 10:00:00.25 UTC". */
-export function moment(ts) {
+/** A whole instant for reading: "Thu 15 Jan 2026, 10:00:00.25 UTC", with so many decimals at most. */
+export function moment(ts, decimals = 9) {
   const date = new Date(ts);
   if (Number.isNaN(date.getTime())) return ts;
-  const fraction = instant(ts).slice(19);
+  const fraction = decimals ? instant(ts).slice(19, 20 + decimals) : "";
   const year = ts.slice(0, 4);
   return `${WEEKDAYS[date.getUTCDay()]} ${date.getUTCDate()} ${MONTHS[date.getUTCMonth()]} ${year}, ${clock(ts)}${fraction} UTC`;
 }

@@ -23,7 +23,8 @@ export class Refused {
         "section",
         { class: "page", "aria-label": "Refused" },
         element("header", { class: "page-head" }, element("h1", {}, "Refused"), element("div", { class: "segments", role: "group", "aria-label": "Kind" }, ...this.kinds)),
-        element("p", { class: "note" }, "Rightly signed, and not stored as asked. The bodies are kept whole."),
+        element("h2", {}, "Signed, and not stored as asked"),
+        element("p", { class: "note" }, "The bodies are kept whole, the newest first."),
         this.list,
         element("h2", {}, "Not signed, or wrongly"),
         element("p", { class: "note" }, "The last hundred since the start, without their content: it was never read."),
@@ -99,7 +100,7 @@ function body(each) {
     { class: "refusal" },
     summary,
     element("ul", { class: "faults" }, ...reasons.map(([place, words]) => element("li", {}, element("code", {}, place), ` ${words}`))),
-    element("dl", { class: "facts" }, ...[["At", moment(each.at)], ["Source", each.source], ["Request", each.request_id], ["Message", each.message_id], ["Size", bytes(each.size)]].filter(([, words]) => words).flatMap(([name, words]) => [element("dt", {}, name), element("dd", {}, words)])),
+    element("dl", { class: "facts" }, ...[["At", moment(each.at, 3)], ["Source", each.source], ["Request", each.request_id], ["Message", each.message_id], ["Size", bytes(each.size)]].filter(([, words]) => words).flatMap(([name, words]) => [element("dt", {}, name), element("dd", {}, words)])),
     element("section", { class: "code" }, element("header", {}, element("h3", {}, "Body"), copyButton(typeof each.body === "string" ? each.body : text, "the body")), element("pre", { tabindex: "0", role: "group", "aria-label": "Body" }, element("code", {}, text))),
   );
 }
@@ -113,7 +114,7 @@ function parsed(text) {
 }
 
 function table(rows) {
-  const head = element("tr", {}, ...["When", "Why", "Size", "Request"].map((name) => element("th", { scope: "col" }, name)));
-  const lines = rows.map((each) => element("tr", {}, element("td", {}, element("time", { datetime: each.at, title: moment(each.at) }, ago(each.at))), element("td", {}, each.reason), element("td", {}, bytes(each.size)), element("td", {}, element("code", {}, each.request_id))));
+  const head = element("tr", {}, ...["When", "Why", "Route", "Size", "Request"].map((name) => element("th", { scope: "col" }, name)));
+  const lines = rows.map((each) => element("tr", {}, element("td", {}, element("time", { datetime: each.at, title: moment(each.at) }, ago(each.at))), element("td", {}, each.reason.replaceAll("_", " ")), element("td", {}, each.route), element("td", {}, bytes(each.size)), element("td", {}, element("code", {}, each.request_id))));
   return element("div", { class: "scrolled", tabindex: "0", role: "group", "aria-label": "Not signed" }, element("table", {}, element("thead", {}, head), element("tbody", {}, ...lines)));
 }

@@ -97,6 +97,17 @@ def test_the_published_library_accepts_what_comes(server: RunningServer, forward
             verify(changed)
 
 
+def test_another_server_of_ours_takes_what_comes(
+    server: RunningServer, forward: Start, server_factory: ServerFactory
+) -> None:
+    other = server_factory(STANDARD_WEBHOOKS_SECRET=SECRET)
+    forward(server, f"{other.url}/webhook").begun()
+    sent = message("m1") | {"text": "é"}
+    server.deliver(sent)
+    until(lambda: other.get("/messages").json()["data"] == [sent])
+    assert other.get("/messages/m1").json()["source"] == "standard_webhooks"
+
+
 def test_it_begins_now_and_goes_on_where_it_was(server: RunningServer, forward: Start) -> None:
     server.deliver(message("before"))
     with ScriptedServer(OK) as target:

@@ -18,6 +18,7 @@ from lyftr_server.store.sqlite import schema
 from ..browsing import PREPARE
 from ..conftest import ServerFactory
 from ..process import RunningServer, message
+from ..sources.senders import VARIABLES, WHATSAPP, whatsapp_body
 from ..store.databases import insert
 
 if TYPE_CHECKING:
@@ -296,6 +297,60 @@ def test_the_overview_tells_how_the_server_does(visit: Open, server: RunningServ
     page.get_by_role("button", name="+911: 2 messages").click()
     visited.until(lambda: visited.texts() == ["two", "one"])
     assert visited.address() == {"from": "+911"}
+    visited.check()
+
+
+def test_a_message_of_whatsapp_has_its_payload_and_what_came_of_it(
+    visit: Open, server_factory: ServerFactory
+) -> None:
+    server = server_factory(**VARIABLES)
+
+    def post(body: bytes) -> None:
+        assert server.request("POST", WHATSAPP.route, body, WHATSAPP.sign(body)).status == 200
+
+    post(WHATSAPP.body("wamid.text", "Hello"))
+    status = {"id": "wamid.text", "status": "delivered", "timestamp": "1736935201"}
+    post(whatsapp_body(statuses=[status]))
+    visited = visit(server).live()
+    visited.page.locator(".row").click()
+    detail = visited.page.locator(".detail")
+    detail.get_by_text("WhatsApp Cloud API").wait_for()
+    detail.get_by_text("status.delivered").click()
+    detail.get_by_text('"timestamp": "1736935201"').wait_for()
+    detail.get_by_role("button", name="Copy Payload as it came").click()
+    visited.until(lambda: visited.page.evaluate("navigator.clipboard.readText()"))
+    copied = visited.page.evaluate("navigator.clipboard.readText()")
+    assert copied.encode() == server.get("/messages/wamid.text/payload").body
+    visited.check()
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_what_was_refused_is_shown_with_its_faults(
+    visit: Open, server: RunningServer, size: tuple[int, int]
+) -> None:
+    visited = visit(server, "?view=refused", size=size)
+    visited.page.get_by_role("heading", name="Nothing was refused").wait_for()
+    deliver(server, "one", message_id="m1")
+    assert server.deliver(message("m1") | {"text": HOSTILE}).status == 200
+    assert server.deliver({"message_id": HOSTILE, "ts": "now"}).status == 422
+    assert server.deliver(message("m2"), signature="0" * 64).status == 401
+    visited.page.reload()
+    rows = visited.page.locator(".refusal")
+    visited.until(lambda: rows.count() == 2)
+    rows.first.locator("summary").click()
+    shown = rows.first.inner_text()
+    assert "from is required" in shown
+    assert HOSTILE in json.loads(rows.first.locator(".code code").inner_text())["message_id"]
+    visited.page.get_by_role("button", name="Conflicts").click()
+    visited.until(lambda: rows.count() == 1)
+    rows.first.locator("summary").click()
+    assert HOSTILE.replace('"', '\\"') in rows.first.locator(".code code").inner_text()
+    (unsigned,) = visited.page.locator("tbody tr").all()
+    assert "bytes" in unsigned.inner_text()
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    assert axe.run(visited.page).response["violations"] == []
+    assert visited.page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    assert visited.page.title() == "Refused · lyftr"
     visited.check()
 
 
