@@ -20,9 +20,11 @@ from lyftr_server.config import Config
 from lyftr_server.log import JsonLines, Output
 from lyftr_server.signature import sign
 from lyftr_server.store import MessageStore
+from lyftr_server.store.postgres.store import PostgresStore
 from lyftr_server.store.sqlite.store import SqliteStore
 
 from .browsing import chromium
+from .postgres import PostgresServer, find_programs
 from .process import SECRET, RunningServer, as_body
 
 
@@ -120,6 +122,29 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
     return replace(settings, **getattr(request, "param", {}))
 
 
+@pytest.fixture
+def engine(request: pytest.FixtureRequest) -> str:
+    """Which database the store is on; parametrize it indirectly with ENGINES for each."""
+    return str(getattr(request, "param", "sqlite"))
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for all tests, without syncs."""
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    with PostgresServer(programs) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """A migrated database of the test's own."""
+    with postgres.database() as url:
+        yield url
+
+
 StoreFactory = Callable[..., Awaitable[SqliteStore]]
 
 
@@ -141,9 +166,21 @@ def open_store(io_loop: AsyncIOLoop) -> Iterator[StoreFactory]:
 
 
 @pytest.fixture
-def store(io_loop: AsyncIOLoop, settings: Config, open_store: StoreFactory) -> SqliteStore:
+def store(
+    io_loop: AsyncIOLoop,
+    settings: Config,
+    open_store: StoreFactory,
+    engine: str,
+    request: pytest.FixtureRequest,
+) -> Iterator[MessageStore]:
     options = {"dedupe_by": settings.dedupe_by, "queue_limit": settings.queue_limit}
-    return io_loop.run_sync(lambda: open_store(settings.database_path, **options))
+    if engine == "sqlite":
+        yield io_loop.run_sync(lambda: open_store(settings.database_path, **options))
+        return
+    store = PostgresStore(request.getfixturevalue("postgres_url"), **options)
+    io_loop.run_sync(store.open)
+    yield store
+    io_loop.run_sync(store.close)
 
 
 class LogFile:

@@ -41,6 +41,7 @@ for number, layer in enumerate(LAYERS):
 HOMES = {
     "aiosqlite": {"store"},
     "sqlite3": {"store"},
+    "asyncpg": {"store"},
     "voluptuous": {"schema", "config"},
     "voluptuous_openapi": {"openapi"},
     "prometheus_client": {"metrics"},

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from ..config import Config
 from .cursor import instant
 from .errors import Fatal, QueueFull, Stopped, StoreError, Unopenable, Unusable
+from .limits import Limits
 from .message_store import MessageStore
 from .pages import Page, Rows
 
@@ -29,7 +30,6 @@ def store_of(config: Config, on_fatal: Callable[[str], None]) -> MessageStore:
     `on_fatal` hears why, when nothing more can be acknowledged by this process.
     """
     # An engine is loaded when it is asked for: nobody waits for another's libraries.
-    from .sqlite.refused import Limits
     from .sqlite.store import SqliteStore
 
     return SqliteStore(

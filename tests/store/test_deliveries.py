@@ -11,7 +11,7 @@ import pytest
 from lyftr_server.records import Delivery, Event, Message, Refusal, Result
 from lyftr_server.schema import EventQuery, Invalid, MessageQuery, RefusedQuery
 from lyftr_server.store import MessageStore, StoreError
-from lyftr_server.store.sqlite.refused import Limits
+from lyftr_server.store.limits import Limits
 
 from ..conftest import ErrorLog, StoreFactory
 from ..process import message, native

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from ...records import NATIVE, Delivery, Message, Refusal, Result
+from ..limits import Limits
 from . import events, refused
 from .sql import json_row, transaction
 
@@ -51,7 +52,7 @@ def insert(
     db: sqlite3.Connection,
     batch: Sequence[Delivery | Refusal],
     last_seq: int,
-    limits: refused.Limits,
+    limits: Limits,
 ) -> Inserted:
     """Commit a batch, all of it or nothing. `last_seq`: the last before it."""
     now_us = time.time_ns() // 1000
@@ -79,7 +80,7 @@ def _insert_native(
     db: sqlite3.Connection,
     deliveries: Sequence[Delivery],
     last_seq: int,
-    limits: refused.Limits,
+    limits: Limits,
     now_us: int,
 ) -> Inserted:
     """Commit messages of our own format, one a delivery, in one statement: one transaction.

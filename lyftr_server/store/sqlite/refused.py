@@ -2,17 +2,11 @@
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...records import Refusal, StoredRefusal
 from ...schema import RefusedQuery
-
-
-class Limits(NamedTuple):
-    """How much is kept: bodies, and their bytes in all."""
-
-    bodies: int = 10_000
-    size: int = 256 << 20
+from ..limits import Limits
 
 
 def keep(db: sqlite3.Connection, refusals: Sequence[Refusal], limits: Limits, now_us: int) -> None:

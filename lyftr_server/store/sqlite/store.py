@@ -15,13 +15,13 @@ from ...schema import EventQuery, MessageQuery, RefusedQuery, TimelineQuery
 from ..commits import Item
 from ..cursor import key_of
 from ..errors import Fatal, StoreError, Unopenable, Unusable
+from ..limits import Limits as RefusedLimits
 from ..message_store import MessageStore
 from ..pages import Page, Rows, fitting
 from . import following, reads, schema, search, timeline, upkeep, verify
 from .connection import Connection, open_reader, open_writer
 from .files import Files, create_private, lock, make_folder
 from .insert import CONTENT_DEDUPE, insert
-from .refused import Limits as RefusedLimits
 
 logger = logging.getLogger(__name__)
 

@@ -1,68 +1,19 @@
 """Messages by hour or day, from the counts that follow the rows."""
 
 import sqlite3
-from datetime import date
 
-from ...schema import Fault, Invalid, TimelineQuery
-from ..cursor import instant
+from ...schema import TimelineQuery
+from ..timeline import buckets, filled
 from . import listing
-
-MOST_BUCKETS = 1000
-# Without `since`: so many, up to the newest message.
-HOURS, DAYS = 48, 90
-_HOURS_A_DAY = 24
 
 
 def timeline(db: sqlite3.Connection, query: TimelineQuery) -> list[tuple[str, int]]:
-    """Return (start, count) of each bucket that the times touch, the empty ones too.
-
-    Buckets are whole: the first begins at or before `since`. Invalid for more than MOST_BUCKETS.
-    """
-    by = query.by
-    end = _end(db, query)
-    if end is None:
-        return []
-    if query.since is not None:
-        first = _number(instant(query.since), by)
-    else:
-        first = max(end - (HOURS if by == "hour" else DAYS), _number("0001-01-01T00", by))
-    if end - first > MOST_BUCKETS:
-        msg = f"must leave at most {MOST_BUCKETS} {by}s"
-        raise Invalid(Fault(("query", "since"), msg, "too_many"))
-    names = [_name(number, by) for number in range(first, end)]
+    """Return (start, count) of each bucket that the times touch. Invalid for too many."""
+    names = buckets(query, listing.edge(db, last=True))
     if not names:
         return []
-    found = dict(
-        db.execute(
-            f"SELECT {by}, n FROM {by}_counts WHERE {by} BETWEEN ? AND ?", (names[0], names[-1])
-        )
+    by = query.by
+    found = db.execute(
+        f"SELECT {by}, n FROM {by}_counts WHERE {by} BETWEEN ? AND ?", (names[0], names[-1])
     )
-    return [(_start(name), found.get(name, 0)) for name in names]
-
-
-def _end(db: sqlite3.Connection, query: TimelineQuery) -> int | None:
-    """Return the number of the bucket behind the last one; None when there is nothing to show."""
-    if query.until is not None:
-        until = instant(query.until)
-        number = _number(until, query.by)
-        # A bucket that `until` only just reaches is not touched.
-        return number if _start(_name(number, query.by)).rstrip("Z") == until else number + 1
-    newest = listing.edge(db, last=True)
-    return None if newest is None else _number(instant(newest), query.by) + 1
-
-
-def _number(moment: str, by: str) -> int:
-    """Return how many days or hours have begun since the year 1."""
-    day = date.fromisoformat(moment[:10]).toordinal()
-    return day if by == "day" else day * _HOURS_A_DAY + int(moment[11:13])
-
-
-def _name(number: int, by: str) -> str:
-    if by == "day":
-        return date.fromordinal(number).isoformat()
-    day, hour = divmod(number, _HOURS_A_DAY)
-    return f"{date.fromordinal(day).isoformat()}T{hour:02}"
-
-
-def _start(name: str) -> str:
-    return f"{name}T00:00:00Z" if len(name) == len("2025-01-15") else f"{name}:00:00Z"
+    return filled(names, dict(found))

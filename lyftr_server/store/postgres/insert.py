@@ -1,0 +1,271 @@
+"""A batch in one transaction, and what became of each delivery: decided by the database alone.
+
+What is most common, messages of our own format that are new, takes one statement and one round
+trip. Rows are sorted by message_id and distinct, so that no two servers ever lock in opposite
+orders. Every commit writes, a repeat's too: a transaction that writes nothing does not wait for a
+standby, and would acknowledge a row that no standby has.
+"""
+
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from ...records import NATIVE, Delivery, Message, Refusal, Result
+from ..cursor import instant
+from ..limits import Limits
+from .schema import SLOT_BITS, folded
+
+# The time of storing, in microseconds; $3 takes its place in tests.
+_NOW = "coalesce($3::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)"
+_NEW_CONTENT = """
+    WHERE message_id IN (
+        SELECT DISTINCT ON (instant, ts, text) message_id FROM given
+        WHERE NOT EXISTS (SELECT FROM messages AS stored
+                          WHERE stored.message_id = given.message_id)
+        AND NOT EXISTS (SELECT FROM messages AS stored WHERE stored.instant = given.instant
+                        AND stored.ts = given.ts AND stored.text IS NOT DISTINCT FROM given.text)
+        ORDER BY instant, ts, text, message_id)
+"""
+
+
+def _sql(only: str) -> str:
+    return f"""
+WITH given AS (
+    SELECT * FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
+        $10::text[], $11::text[], $12::text[]) WITH ORDINALITY AS given
+        (message_id, from_msisdn, to_msisdn, ts, text, instant, folded, source, payload, n)
+), now AS MATERIALIZED (SELECT {_NOW} AS us
+), own AS (
+    UPDATE slots SET last = $2::bigint + cardinality($4::text[]) WHERE slot = $1::integer
+), new AS (
+    INSERT INTO messages (seq, message_id, from_msisdn, to_msisdn, ts, text, instant, folded,
+                          source, payload, created_at)
+    SELECT ($1::bigint << {SLOT_BITS}) + $2::bigint + n, message_id, from_msisdn, to_msisdn, ts,
+        text, instant, folded, source, payload, us
+    FROM given CROSS JOIN now {only} ORDER BY n
+    ON CONFLICT (message_id) DO NOTHING
+    RETURNING message_id, from_msisdn, to_msisdn, instant, created_at
+), counted AS (
+    INSERT INTO deltas (n, hours, senders, recipients, minutes)
+    SELECT 1, array_agg(substr(instant, 1, 13)), array_agg(from_msisdn), array_agg(to_msisdn),
+        array_agg(created_at / 60000000) FROM new HAVING count(*) > 0
+)
+SELECT message_id FROM new
+"""
+
+
+INSERT = _sql("")
+INSERT_NEW_CONTENT = _sql(_NEW_CONTENT)
+
+_CONFLICT = json.dumps(
+    [{"loc": ["body", "message_id"], "msg": "is stored with other content", "type": "conflict"}]
+)
+
+
+class Slot(NamedTuple):
+    """Which numbers a connection gives: (number << SLOT_BITS) + n, n above `last`."""
+
+    number: int
+    last: int
+
+
+class Options(NamedTuple):
+    """What a server was told about storing."""
+
+    by_content: bool = False
+    refused_limits: Limits = Limits()
+    now_us: int | None = None  # None: the database's clock
+
+
+class _Row(NamedTuple):
+    message: Message
+    source: str | None
+    payload: str | None
+
+
+async def insert(
+    db: Any, batch: Sequence[Delivery | Refusal], slot: Slot, options: Options
+) -> tuple[list[Result], int]:
+    """Commit a batch, all of it or nothing; return what became of each, and the slot's new last."""
+    rows = _rows(batch)
+    simple = not options.by_content and all(
+        isinstance(item, Delivery) and not item.events for item in batch
+    )
+    if simple:
+        new = await _insert_messages(db, rows, slot, options)
+        if len(new) == sum(len(item.messages) for item in batch if isinstance(item, Delivery)):
+            return [Result.CREATED] * len(batch), slot.last + len(rows)
+        # A new statement sees what the others committed meanwhile.
+        outcomes = await _outcomes(db, batch, new)
+        if outcomes.conflicts:
+            async with db.transaction():  # before anybody hears of it
+                await _refuse(db, outcomes.conflicts, options)
+    else:
+        async with db.transaction():
+            new = await _insert_messages(db, rows, slot, options)
+            outcomes = await _outcomes(db, batch, new)
+            events = await _insert_events(db, batch, options)
+            refusals = [item for item in batch if isinstance(item, Refusal)]
+            await _refuse(db, [*refusals, *outcomes.conflicts], options)
+        outcomes = outcomes._replace(events=events)
+    results = [_overall(item, outcomes) for item in batch]
+    return results, slot.last + len(rows)
+
+
+class _Outcomes(NamedTuple):
+    results: dict[int, list[Result]]  # of each delivery, by its identity
+    conflicts: list[Refusal]
+    events: set[int]  # deliveries that brought new events
+
+
+def _overall(item: Delivery | Refusal, outcomes: _Outcomes) -> Result:
+    if isinstance(item, Refusal):
+        return Result.REFUSED
+    results = outcomes.results[id(item)]
+    if Result.CONFLICT in results:
+        return Result.CONFLICT
+    new = id(item) in outcomes.events or Result.CREATED in results
+    return Result.CREATED if new else Result.DUPLICATE
+
+
+def _rows(batch: Sequence[Delivery | Refusal]) -> list[_Row]:
+    """Return the messages, the first of each id, by id."""
+    rows: dict[str, _Row] = {}
+    for item in batch:
+        if isinstance(item, Refusal):
+            continue
+        source = None if item.source == NATIVE else item.source
+        payloads: Sequence[str | None] = item.payloads or (None,) * len(item.messages)
+        for message, payload in zip(item.messages, payloads, strict=True):
+            rows.setdefault(message.message_id, _Row(message, source, payload))
+    return [rows[message_id] for message_id in sorted(rows)]
+
+
+async def _insert_messages(db: Any, rows: Sequence[_Row], slot: Slot, options: Options) -> set[str]:
+    """Insert those that are new; return their ids."""
+    if options.by_content:
+        # One server at a time: two may bring the same content under other ids. What the lock let
+        # in before is seen by the next statement, not by this one.
+        await db.execute("SELECT FROM locks WHERE name = 'content' FOR UPDATE")
+    columns: list[list[str | None]] = [
+        [*column] for column in zip(*(row.message for row in rows), strict=True)
+    ] or [[]] * 5
+    found = await db.fetch(
+        INSERT_NEW_CONTENT if options.by_content else INSERT,
+        slot.number,
+        slot.last,
+        options.now_us,
+        *columns,
+        [instant(row.message.ts) for row in rows],
+        [folded(row.message.text) for row in rows],
+        [row.source for row in rows],
+        [row.payload for row in rows],
+    )
+    return {message_id for (message_id,) in found}
+
+
+async def _outcomes(db: Any, batch: Sequence[Delivery | Refusal], new: set[str]) -> _Outcomes:
+    """Tell the new messages from repeats, and those from conflicts."""
+    deliveries = [item for item in batch if isinstance(item, Delivery)]
+    ids = sorted({each.message_id for one in deliveries for each in one.messages})
+    found = await db.fetch(
+        "SELECT message_id, from_msisdn, to_msisdn, ts, text FROM messages"
+        " WHERE message_id = ANY($1::text[])",
+        ids,
+    )
+    stored = {row[0]: Message(*row) for row in found}
+    left = set(new)
+    outcomes = _Outcomes({}, [], set())
+    for delivery in deliveries:
+        results: list[Result] = []
+        for message in delivery.messages:
+            # None: another id with the same content, under DEDUPE_BY=content.
+            row = stored.get(message.message_id)
+            if row is not None and not _same(message, row, ours=bool(delivery.payloads)):
+                if Result.CONFLICT not in results:  # its body is kept once
+                    outcomes.conflicts.append(_conflict(delivery, message))
+                result = Result.CONFLICT
+            elif message.message_id in left:
+                left.remove(message.message_id)  # a second one in the batch is a repeat
+                result = Result.CREATED
+            else:
+                result = Result.DUPLICATE
+            results.append(result)
+        outcomes.results[id(delivery)] = results
+    return outcomes
+
+
+def _same(message: Message, row: Message, *, ours: bool) -> bool:
+    """Tell whether a repeat says what was stored; `ours`: its `ts` may be our time of receipt."""
+    return message == row or (ours and message._replace(ts=row.ts) == row)
+
+
+def _conflict(delivery: Delivery, message: Message) -> Refusal:
+    return Refusal(
+        delivery.source,
+        Result.CONFLICT,
+        delivery.request_id,
+        message.message_id,
+        _CONFLICT,
+        delivery.body,
+    )
+
+
+async def _insert_events(
+    db: Any, batch: Sequence[Delivery | Refusal], options: Options
+) -> set[int]:
+    """Insert the events that are new; return the identities of the deliveries that have some."""
+    deliveries = [item for item in batch if isinstance(item, Delivery) and item.events]
+    rows = {
+        _hash(delivery.source, event.body): (delivery.source, *event)
+        for delivery in deliveries
+        for event in delivery.events
+    }
+    if not rows:
+        return set()
+    hashes = sorted(rows)
+    columns = [[*column] for column in zip(*(rows[each] for each in hashes), strict=True)]
+    found = await db.fetch(
+        "INSERT INTO events (hash, source, kind, message_id, body, created_at)"
+        " SELECT given.*, coalesce($1::bigint,"
+        " (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)"
+        " FROM unnest($2::bytea[], $3::text[], $4::text[], $5::text[], $6::text[]) AS given"
+        " ON CONFLICT (hash) DO NOTHING RETURNING hash",
+        options.now_us,
+        hashes,
+        *columns,
+    )
+    new = {hash_ for (hash_,) in found}
+    return {
+        id(one)
+        for one in deliveries
+        if any(_hash(one.source, event.body) in new for event in one.events)
+    }
+
+
+def _hash(source: str, body: str) -> bytes:
+    return sha256(f"{source}\0{body}".encode()).digest()
+
+
+async def _refuse(db: Any, refusals: Sequence[Refusal], options: Options) -> None:
+    """Keep refused bodies, and let the oldest go; inside the caller's transaction."""
+    if not refusals or not options.refused_limits.bodies:
+        return
+    await db.execute("SELECT FROM locks WHERE name = 'refused' FOR UPDATE")
+    columns = [[*column] for column in zip(*refusals, strict=True)]
+    await db.execute(
+        "INSERT INTO refused"
+        " (created_at, source, result, request_id, message_id, detail, body)"
+        " SELECT coalesce($1::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),"
+        " given.* FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[],"
+        " $7::bytea[]) AS given",
+        options.now_us,
+        *columns,
+    )
+    await db.execute(
+        "DELETE FROM refused WHERE id IN (SELECT id FROM (SELECT id, row_number() OVER newest AS n,"
+        " sum(octet_length(body)) OVER newest AS size FROM refused WINDOW newest AS"
+        " (ORDER BY id DESC)) AS kept WHERE n > $1 OR size > $2)",
+        *options.refused_limits,
+    )

@@ -1,0 +1,271 @@
+"""The store on PostgreSQL: two connections commit, the others read, and one keeps up."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from ...metrics import Gauge
+from ...records import Message, Result, StoredEvent, StoredMessage, StoredRefusal
+from ...schema import EventQuery, MessageQuery, RefusedQuery, TimelineQuery
+from ..commits import Item
+from ..cursor import Key, key_of
+from ..errors import StoreError, Unopenable, Unusable
+from ..limits import Limits
+from ..message_store import MessageStore
+from ..pages import Page, Rows, fitting
+from . import following, reads, schema, upkeep
+from .connection import Lane, host, urls
+from .insert import Options, insert
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+COMMIT_SECONDS = 10.0
+HEALTH_SECONDS = 5.0
+LISTING_SECONDS = 30.0
+SEARCH_SECONDS = 120.0
+# A migration of many rows, and a piece of upkeep.
+MIGRATE_SECONDS = 3600.0
+UPKEEP_SECONDS = 60.0
+
+EXPORT_ROWS = 500
+EXPORT_PAUSE_SECONDS = 0.25
+# From one look for what can wait to the next, and after a failure.
+KEEP_UP_SECONDS = 1.0
+KEEP_UP_RETRY_SECONDS = 5.0
+START_PAUSE_SECONDS = 0.25
+
+_LIMITS = Limits()
+
+
+class PostgresStore(MessageStore):
+    """A database that any number of servers share.
+
+    `_listings` is for reads that take a moment, `_searches` for what may take seconds, `_health`
+    for the probe alone.
+    """
+
+    commits_in_flight = 2
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        dedupe_by: str = "message_id",
+        refused_limits: Limits = _LIMITS,
+        wait_seconds: float = 30.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self._url = url
+        self._options = Options(by_content=dedupe_by == "content", refused_limits=refused_limits)
+        self._wait_seconds = wait_seconds
+        self._version = ""
+        self._writing: list[Lane] = []
+        self._listings: Lane
+        self._searches: Lane
+        self._health: Lane
+        self._keeping: Lane
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        return "postgresql://" + ",".join(host(url) for url in urls(self._url))
+
+    @property
+    def build(self) -> Mapping[str, str]:
+        return {"postgresql": self._version}
+
+    async def _open(self) -> None:
+        self._writing = [Lane(self._url, commits=True) for _ in range(self.commits_in_flight)]
+        self._listings, self._searches, self._health, self._keeping = (
+            Lane(self._url) for _ in range(4)
+        )
+        try:
+            await self._reach()
+            await self._keeping.run(schema.migrate, MIGRATE_SECONDS)
+            for lane in self._writing:
+                await lane.open()
+            self._version = await self._health.run(_version, HEALTH_SECONDS)
+        except StoreError as error:
+            await self._close()
+            kind = type(error) if isinstance(error, Unopenable) else Unopenable
+            raise kind(f"{self.name}: {error}") from error
+        except BaseException:
+            await self._close()
+            raise
+        self._keeper = asyncio.create_task(self._keep_up())
+
+    async def _reach(self) -> None:
+        """Wait for a database that is still starting."""
+        deadline = time.monotonic() + self._wait_seconds
+        told = False
+        while True:
+            try:
+                await self._keeping.open()
+                return
+            except Unusable:
+                raise
+            except StoreError as error:
+                if time.monotonic() > deadline:
+                    raise
+                if not told:
+                    logger.warning("waiting for the database: %s", error)
+                    told = True
+            await asyncio.sleep(START_PAUSE_SECONDS)
+
+    async def _close(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+            self._keeper = None
+        for lane in (*self._writing, self._listings, self._searches, self._health, self._keeping):
+            lane.close()
+
+    # -- writing
+
+    async def commit(self, batch: Sequence[Item]) -> Sequence[Result]:
+        # As many lanes as commits in flight: one is free.
+        lane = self._writing.pop()
+        try:
+            return await lane.run(lambda db: self._insert(lane, db, batch), COMMIT_SECONDS)
+        finally:
+            self._writing.append(lane)
+
+    async def _insert(self, lane: Lane, db: Any, batch: Sequence[Item]) -> Sequence[Result]:
+        results, last = await insert(db, batch, lane.slot, self._options)
+        lane.slot = lane.slot._replace(last=last)
+        return results
+
+    async def probe(self) -> None:
+        lane = self._writing.pop()
+        try:
+            await lane.run(lambda db: _probe(db, lane.slot.number), HEALTH_SECONDS)
+        finally:
+            self._writing.append(lane)
+
+    async def _keep_up(self) -> None:
+        """Do what can wait, for ever; beside deliveries at most half of the time."""
+        failing: str | None = None
+        while True:
+            pause = KEEP_UP_SECONDS
+            try:
+                while await self._keeping.run(upkeep.fold, UPKEEP_SECONDS):
+                    pass
+                began = time.monotonic()
+                while await self._keeping.run(upkeep.index, UPKEEP_SECONDS):
+                    if self.queue_depth:
+                        pause = min(KEEP_UP_SECONDS, time.monotonic() - began)
+                        break
+                failing = None
+            except StoreError as error:
+                self.metrics.errors += 1
+                pause = KEEP_UP_RETRY_SECONDS
+                if str(error) != failing:
+                    failing = str(error)
+                    logger.error("upkeep of the database failed: %s", error)
+            await asyncio.sleep(pause)
+
+    # -- reading
+
+    async def answers(self) -> None:
+        await self._read(self._health, lambda db: db.fetchval("SELECT version FROM lyftr"))
+
+    async def page(self, query: MessageQuery) -> Page:
+        lane = self._searches if query.q else self._listings
+        return await self._read(lane, lambda db: reads.page(db, query))
+
+    async def message(self, message_id: str) -> StoredMessage | None:
+        return await self._read(self._listings, lambda db: reads.message(db, message_id))
+
+    async def payload(self, message_id: str) -> str | None:
+        return await self._read(self._listings, lambda db: reads.payload(db, message_id))
+
+    async def events(self, query: EventQuery) -> Rows[StoredEvent]:
+        return await self._read(self._listings, lambda db: reads.events_page(db, query))
+
+    async def refused(self, query: RefusedQuery) -> Rows[StoredRefusal]:
+        return await self._read(self._listings, lambda db: reads.refused_page(db, query))
+
+    async def total(self) -> int:
+        return await self._read(self._health, reads.total)
+
+    async def stats(self, now_us: int) -> dict[str, Any]:
+        return await self._read(self._listings, lambda db: reads.stats(db, now_us))
+
+    async def export(self, query: MessageQuery) -> AsyncGenerator[list[Message], None]:
+        """Yield all rows that match. Each chunk is a short read of its own."""
+        after, place, size = None, following.BEGINNING, EXPORT_ROWS
+        places: list[str] = []
+        while True:
+            began = time.monotonic()
+            if query.order == "stored":
+                rows, places = await self.follow(query, place, size)
+            else:
+                rows = await self._chunk(query, after, size)
+            if not rows:
+                return
+            rows = fitting(rows)
+            size = min(EXPORT_ROWS, 2 * len(rows))
+            yield rows
+            after = key_of(rows[-1])
+            place = places[len(rows) - 1] if places else place
+            if self.queue_depth:
+                # Beside deliveries an export takes a tenth of the time, and no more.
+                await asyncio.sleep(min(9 * (time.monotonic() - began), EXPORT_PAUSE_SECONDS))
+
+    async def _chunk(self, query: MessageQuery, after: Key | None, size: int) -> list[Message]:
+        return await self._read(self._searches, lambda db: reads.chunk(db, query, after, size))
+
+    async def timeline(self, query: TimelineQuery) -> list[tuple[str, int]]:
+        return await self._read(self._listings, lambda db: reads.timeline(db, query))
+
+    async def head(self) -> str:
+        return await self._read(self._listings, following.head)
+
+    async def follow(
+        self, query: MessageQuery, after: str, limit: int
+    ) -> tuple[list[Message], list[str]]:
+        every = query.q is None and query.sender is None and query.since is None
+        lane = self._listings if every else self._searches
+        return await self._read(lane, lambda db: following.follow(db, query, after, limit))
+
+    async def gauges(self) -> Sequence[Gauge]:
+        deltas = rows = size = None
+        try:
+            deltas, rows = await self._read(self._health, upkeep.backlog)
+            size = await self._read(self._health, _database_bytes)
+        except StoreError:
+            logger.debug("the database's gauges cannot be read")
+        return [
+            Gauge(
+                "lyftr_search_backlog_messages",
+                "Messages the search index does not cover yet.",
+                rows,
+            ),
+            Gauge("lyftr_database_bytes", "Size of the database.", size),
+            Gauge("lyftr_unfolded_batches", "Batches whose counts wait to be folded.", deltas),
+        ]
+
+    async def _read(self, lane: Lane, work: Callable[[Any], Awaitable[T]]) -> T:
+        seconds = {self._health: HEALTH_SECONDS, self._searches: SEARCH_SECONDS}
+        try:
+            return await lane.run(work, seconds.get(lane, LISTING_SECONDS))
+        except StoreError:
+            self.metrics.errors += 1
+            raise
+
+
+async def _probe(db: Any, slot: int) -> None:
+    await db.execute("UPDATE slots SET last = last WHERE slot = $1", slot)
+
+
+async def _version(db: Any) -> str:
+    return str(await db.fetchval("SHOW server_version"))
+
+
+async def _database_bytes(db: Any) -> int:
+    return int(await db.fetchval("SELECT pg_database_size(current_database())"))

