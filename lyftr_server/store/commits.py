@@ -172,9 +172,7 @@ class Commits:
     async def _idle(self) -> None:
         """Wait for work; when none comes, do what can wait."""
         self._wake.clear()
-        patience = IDLE_SECONDS if self._may_keep_up else None
-        if patience is None and self._engine.upkeep_waits:
-            patience = UPKEEP_RETRY_SECONDS
+        patience = IDLE_SECONDS if self._may_keep_up else UPKEEP_RETRY_SECONDS
         try:
             async with asyncio.timeout(patience):
                 await self._wake.wait()

@@ -10,13 +10,14 @@ import pytest
 
 from lyftr_server.records import Message, Result
 from lyftr_server.schema import MessageQuery
-from lyftr_server.store import MessageStore, QueueFull, StoreError
+from lyftr_server.store import MessageStore, QueueFull, StoreError, commits
 from lyftr_server.store.commits import Commits
+from lyftr_server.store.sqlite import search, upkeep
 from lyftr_server.store.sqlite import store as sqlite_store
-from lyftr_server.store.sqlite import upkeep
 from lyftr_server.store.sqlite.connection import Connection
 
 from ..conftest import ErrorLog, StoreFactory
+from ..http1.test_server_alone import until
 from ..process import message, native
 
 CREATED, DUPLICATE, CONFLICT = Result.CREATED, Result.DUPLICATE, Result.CONFLICT
@@ -330,11 +331,115 @@ async def test_a_long_backlog_of_the_search_index_holds_nobody_up(
     open_store: StoreFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_store, "_state", lambda db: (0, 10**9))
-    monkeypatch.setattr(upkeep, "piece", lambda db, files: 1)
+    monkeypatch.setattr(upkeep, "piece", lambda db, files, least: upkeep.Kept(1, True))
     store = await open_store(tmp_path / "app.db")
     async with asyncio.timeout(5):
         assert await put(store, *(make(f"m{n}") for n in range(600))) == [CREATED] * 600
         await store.close()
+
+
+async def kept_up(store: MessageStore) -> None:
+    """Wait until there is nothing left to keep up with."""
+    await until(lambda: not store.upkeep_waits, 30)
+
+
+def segments(db: sqlite3.Connection) -> int:
+    return int(
+        db.execute("SELECT count(DISTINCT id >> 37) FROM search_data WHERE id > 10").fetchone()[0]
+    )
+
+
+async def test_idle_moments_merge_what_busy_ones_left(
+    store: MessageStore,
+) -> None:
+    def leave_unmerged(db: sqlite3.Connection) -> int:
+        for n in range(40):
+            db.execute("INSERT INTO search (rowid, text) VALUES (?, 'some text')", (10**6 + n,))
+        return segments(db)
+
+    assert await store._writing.run(leave_unmerged) == 40
+    await put(store, make())
+    await kept_up(store)
+    assert await store._writing.run(segments) < 16
+
+
+async def test_each_piece_of_upkeep_takes_in_what_was_just_committed(
+    open_store: StoreFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    least: list[int] = []
+
+    def piece(db: sqlite3.Connection, files: Any, rows: int) -> upkeep.Kept:
+        least.append(rows)
+        return upkeep.Kept(0, more=False)
+
+    monkeypatch.setattr(upkeep, "piece", piece)
+    monkeypatch.setattr(upkeep, "FOLD_BACKLOG", 1)
+    store = await open_store(tmp_path / "app.db")
+    await put(store, *(make(f"m{n}") for n in range(300)))
+    await kept_up(store)
+    await store.close()
+    assert max(least) == 256
+    assert sum(least) == 300
+
+
+async def test_the_text_of_a_message_deleted_by_hand_leaves_the_index(
+    store: MessageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(commits, "UPKEEP_RETRY_SECONDS", 0.05)
+    await put(store, make("m1", text="secret"), make("m2", text="kept"))
+    await kept_up(store)
+    await forgotten(store, "m1")
+
+
+async def test_the_text_of_a_message_deleted_before_the_start_leaves_the_index(
+    open_store: StoreFactory, tmp_path: Path
+) -> None:
+    store = await open_store(tmp_path / "app.db")
+    await put(store, make("m1", text="secret"))
+    await kept_up(store)
+    await store.close()
+    db = sqlite3.connect(tmp_path / "app.db")
+    with db:
+        db.execute("DELETE FROM messages")
+    db.close()
+    store = await open_store(tmp_path / "app.db")
+    await forgotten(store)
+    await store.close()
+
+
+async def forgotten(store: MessageStore, message_id: str | None = None) -> None:
+    """Delete a message by hand, if one is given, and wait until the index knows no deleted text."""
+    if message_id:
+        db = sqlite3.connect(store.name)
+        with db:
+            db.execute("DELETE FROM messages WHERE message_id = ?", (message_id,))
+            assert search.deleted(db)
+        db.close()
+    db = sqlite3.connect(store.name)
+    await until(lambda: not search.deleted(db), 30)
+    db.close()
+
+
+async def test_a_damaged_search_index_is_built_anew(
+    store: MessageStore,
+    error_log: ErrorLog,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commits, "UPKEEP_RETRY_SECONDS", 0.05)
+    error_log.expected = True
+    await put(store, make("m1", text="needle"))
+    await kept_up(store)
+    await store._writing.run(lambda db: db.execute("DELETE FROM search_data WHERE id > 10"))
+    await store._writing.run(lambda db: db.execute("DELETE FROM messages"))
+    await put(store, make("m2", text="needle"))
+    await kept_up(store)
+    with pytest.raises(StoreError, match="malformed"):
+        await store.page(MessageQuery(q="needle"))
+    await kept_up(store)
+    assert (await store.page(MessageQuery(q="needle"))).total == 1
+    assert "the search index is damaged" in caplog.text
 
 
 async def test_a_ping_during_another_is_answered_too(store: MessageStore) -> None:

@@ -156,6 +156,41 @@ def test_a_fold_ends_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert search.fold(db) == 10
 
 
+def test_a_piece_goes_by_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "INDEX_SECONDS", 0)
+    with database(tmp_path / "app.db") as db:
+        insert(db, texts(*["x" * MAX_TEXT] * 12, *[None, "needle"] * 20))
+        assert search.fold(db) == 10
+        assert search.fold(db) == 42
+        assert len(found(db, "needle")) == 20
+        assert list(verify.problems(db, deep=True)) == []
+
+
+def test_a_fold_takes_in_at_least_as_much_as_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "PIECE_ROWS", 10)
+    monkeypatch.setattr(search, "INDEX_SECONDS", 0)
+    monkeypatch.setattr(search, "MOST_INDEX_SECONDS", 60)
+    with database(tmp_path / "app.db") as db:
+        insert(db, texts(*["text"] * 60))
+        assert search.fold(db, least_rows=35) == 40
+        monkeypatch.setattr(search, "MOST_INDEX_SECONDS", 0)
+        assert search.fold(db, least_rows=15) == 10
+
+
+def test_deleted_long_texts_leave_the_index_piece_by_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with database(tmp_path / "app.db") as db:
+        insert(db, texts(*["x" * MAX_TEXT] * 30))
+        fold_all(db)
+        db.execute("DELETE FROM messages")
+        monkeypatch.setattr(search, "INDEX_SECONDS", 0)
+        search.fold(db)
+        assert db.execute("SELECT count(*) FROM search_deleted").fetchone() == (20,)
+
+
 def test_a_large_backlog_is_not_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "COUNTED", 3)
     with database(tmp_path / "app.db") as db:
@@ -193,7 +228,9 @@ def test_a_fold_that_is_killed_leaves_the_index_exact(tmp_path: Path, statement:
     died = die(path, "fold", statement)
     assert died in (0, -signal.SIGKILL)
     with database(path) as db:
-        assert search.backlog(db) == (0 if died == 0 else 249)
+        # One that is not killed took in all, or less where the machine is busy.
+        backlog = search.backlog(db)
+        assert backlog < 249 if died == 0 else backlog == 249
         for _ in range(2):
             assert search_total(db, "needle") == search_total(db, "ee") == 97
             assert list(verify.problems(db, deep=True)) == []

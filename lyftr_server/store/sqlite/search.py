@@ -15,12 +15,18 @@ from .listing import Scope
 from .schema import FORGET_INDEX
 from .sql import json_row, snapshot, statements, transaction
 
-# A bulk goes in piece by piece, so that it ends in time for a message that waits. FTS5 writes one
-# segment each time; merging them is as much work again, and done in measured steps too: by itself
-# FTS5 would merge 16 at once, and hold up everybody for 200 ms.
+# A bulk goes in piece by piece, so that it ends in time for a message that waits. What a piece
+# costs goes by its characters, not its rows. FTS5 writes one segment each time; merging them is as
+# much work again, and done in measured steps too: by itself FTS5 would merge 16 at once, and with
+# 500 on one level it merges hundreds, which held everybody up for seconds. Merging for 1.5 times as
+# long as the indexing took keeps fewer than ten on a level, however long the texts are.
 PIECE_ROWS = 100
+PIECE_CHARACTERS = 40_000
 INDEX_SECONDS = 0.003
-FOLD_SECONDS = 0.008
+# As much as was just committed is taken in, if it fits in this: a backlog does not grow under load.
+MOST_INDEX_SECONDS = 0.015
+MERGE_SHARE = 1.5
+IDLE_MERGE_SECONDS = 0.008
 MERGE_PAGES = 16
 # backlog() counts so many rows, and takes the difference of seqs for more.
 COUNTED = 10_000
@@ -74,7 +80,7 @@ def _look_up(
     if scope != Scope():
         join = "CROSS JOIN messages ON messages.seq = search.rowid"
         where, values = scope.where("instant >= ? AND instant < ?", scope.since, scope.until)
-    elif db.execute("SELECT EXISTS (SELECT * FROM search_deleted)").fetchone()[0]:
+    elif deleted(db):
         where = "search.rowid NOT IN (SELECT seq FROM search_deleted)"
     found = (
         f"SELECT search.rowid AS seq FROM search {join}"
@@ -128,24 +134,19 @@ def _collect(
 # -- upkeep, on the connection that writes
 
 
-def fold(db: sqlite3.Connection, most_rows: int = 1000) -> int:
+def fold(db: sqlite3.Connection, most_rows: int = 1000, least_rows: int = 0) -> int:
     """Let the index forget deleted rows and take in the next ones, in one transaction.
 
-    Return how many rows the watermark passed: at most `most_rows`, and fewer when time is up;
-    0 when the index is up to date.
+    Return how many rows the watermark passed: at most `most_rows`, and fewer when time is up, which
+    comes later while they are not yet `least_rows`; 0 when the index is up to date.
     """
     start = time.monotonic()
     moved = 0
     with transaction(db):
-        _purge(db, start + INDEX_SECONDS)
+        purged = _purge(db, start + INDEX_SECONDS)
         watermark = _watermark(db)
-        while moved < most_rows and (not moved or time.monotonic() < start + INDEX_SECONDS):
-            rows = json_row(
-                db,
-                "SELECT json_group_array(json_array(seq, text)) FROM (SELECT seq, text"
-                " FROM messages WHERE seq > ? ORDER BY seq LIMIT ?)",
-                (watermark, min(PIECE_ROWS, most_rows - moved)),
-            )
+        while moved < most_rows and (not moved or _has_time(start, moved, least_rows)):
+            rows = _next_rows(db, watermark, min(PIECE_ROWS, most_rows - moved))
             if not rows:
                 break
             _index(db, rows)
@@ -153,8 +154,29 @@ def fold(db: sqlite3.Connection, most_rows: int = 1000) -> int:
             watermark = rows[-1][0]
         if moved:
             db.execute("UPDATE search_state SET watermark = ?", (watermark,))
-            _merge(db, start + FOLD_SECONDS)
+        if moved or purged:
+            now = time.monotonic()
+            _merge(db, now + MERGE_SHARE * (now - start))
     return moved
+
+
+def _has_time(start: float, moved: int, least_rows: int) -> bool:
+    seconds = MOST_INDEX_SECONDS if moved < least_rows else INDEX_SECONDS
+    return time.monotonic() < start + seconds
+
+
+def _next_rows(
+    db: sqlite3.Connection, watermark: int, most_rows: int
+) -> list[tuple[int, str | None]]:
+    """Return the rows after the watermark that make a piece: at least one, if there is one."""
+    return json_row(
+        db,
+        "SELECT json_group_array(json_array(seq, text)) FROM (SELECT seq, text,"
+        " sum(size) OVER (ORDER BY seq) - size AS before"
+        " FROM (SELECT seq, text, coalesce(length(text), 0) AS size"
+        " FROM messages WHERE seq > ? ORDER BY seq LIMIT ?)) WHERE before < ?",
+        (watermark, most_rows, PIECE_CHARACTERS),
+    )
 
 
 def merge(db: sqlite3.Connection) -> bool:
@@ -163,7 +185,12 @@ def merge(db: sqlite3.Connection) -> bool:
     fold() does about as much as it makes necessary. This is for idle moments.
     """
     with transaction(db):
-        return _merge(db, time.monotonic() + FOLD_SECONDS)
+        return _merge(db, time.monotonic() + IDLE_MERGE_SECONDS)
+
+
+def deleted(db: sqlite3.Connection) -> bool:
+    """Tell whether the index still knows the text of rows that are gone."""
+    return bool(db.execute("SELECT EXISTS (SELECT * FROM search_deleted)").fetchone()[0])
 
 
 def backlog(db: sqlite3.Connection) -> int:
@@ -198,9 +225,14 @@ def _index(db: sqlite3.Connection, rows: list[tuple[int, str | None]]) -> None:
     )
 
 
-def _purge(db: sqlite3.Connection, until: float) -> None:
+def _purge(db: sqlite3.Connection, until: float) -> bool:
+    """Let the index forget deleted rows until then; tell whether there were any."""
+    purged = False
     while rows := db.execute(
-        "SELECT seq, text FROM search_deleted ORDER BY seq LIMIT ?", (PIECE_ROWS,)
+        "SELECT seq, text FROM (SELECT seq, text, sum(length(text)) OVER (ORDER BY seq)"
+        " - length(text) AS before FROM (SELECT * FROM search_deleted ORDER BY seq LIMIT ?))"
+        " WHERE before < ?",
+        (PIECE_ROWS, PIECE_CHARACTERS),
     ).fetchall():
         # An index without content cannot look up what it knows of a row: it must be told.
         db.executemany(
@@ -208,8 +240,10 @@ def _purge(db: sqlite3.Connection, until: float) -> None:
             [(seq, text.casefold()) for seq, text in rows],
         )
         db.execute("DELETE FROM search_deleted WHERE seq <= ?", (rows[-1][0],))
+        purged = True
         if time.monotonic() > until:
             break
+    return purged
 
 
 def _merge(db: sqlite3.Connection, until: float) -> bool:

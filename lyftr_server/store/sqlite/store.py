@@ -64,7 +64,11 @@ class SqliteStore(MessageStore):
         self._searches: _Reader
         self._health: _Reader
         self._last_seq = 0
-        self._unfolded = 0
+        self._unfolded = 0  # messages that the search index does not have
+        self._unfolded_since_upkeep = 0
+        self._more_upkeep = True  # at the start somebody may have deleted messages by hand
+        self._upkept_at = 0.0
+        self._index_damaged = False
 
     @property
     def name(self) -> str:
@@ -79,6 +83,7 @@ class SqliteStore(MessageStore):
             if self._ours_to_place:  # data/ above all
                 make_folder(self.path.parent)
             self._lock = lock(self.path)
+            self.files = Files(self.path)  # opened again, the store has another WAL
             create_private(self.path)
             self._writing = writing = await self._opened(open_writer(self.path))
             await writing.run(schema.migrate)
@@ -122,6 +127,7 @@ class SqliteStore(MessageStore):
         # is not stored. Not in the connection's thread, which would wait for the GIL after each.
         self._check_files()
         self._unfolded += created
+        self._unfolded_since_upkeep += created
         return results
 
     def commit_began(self) -> None:
@@ -137,12 +143,20 @@ class SqliteStore(MessageStore):
         self._check_files()
 
     async def upkeep(self) -> None:
-        moved = await self._write(upkeep.piece, self.files)
+        if self._index_damaged:
+            await self._write(upkeep.start_over)
+            self._index_damaged = False
+        least, self._unfolded_since_upkeep = self._unfolded_since_upkeep, 0
+        moved, more = await self._write(upkeep.piece, self.files, least)
         self._unfolded = max(0, self._unfolded - moved) if moved else 0
+        self._more_upkeep = more
+        self._upkept_at = time.monotonic()
 
     @property
     def upkeep_waits(self) -> bool:
-        return self._unfolded > 0
+        if self._unfolded or self._more_upkeep:
+            return True
+        return time.monotonic() >= self._upkept_at + upkeep.LOOK_SECONDS
 
     @property
     def upkeep_due(self) -> bool:
@@ -272,6 +286,8 @@ class SqliteStore(MessageStore):
             return await reader.run(work, *args, **kwargs)
         except sqlite3.Error as error:
             self.metrics.errors += 1
+            if upkeep.damaged(error):
+                self._index_damaged = self._more_upkeep = True
             raise StoreError(str(error)) from error
 
 
