@@ -76,7 +76,7 @@ def test_it_has_every_route_with_its_method_and_no_other() -> None:
         for handler in handlers
         if not issubclass(handler, (AssetHandler, InspectorFileHandler))  # parts of pages
     }
-    routes |= {kind.route: {"get", "post"} if kind.greets else {"post"} for kind in SOURCES}
+    routes |= {kind.route: {"get", "post"} if kind.greeting else {"post"} for kind in SOURCES}
     assert {path: set(methods) for path, methods in DOCUMENT["paths"].items()} == routes
 
 

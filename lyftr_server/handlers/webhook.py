@@ -79,7 +79,7 @@ def delivery_handler(senders: tuple[Source, ...]) -> type[DeliveryHandler]:
     """Return the handler of the route that these senders share."""
     first = senders[0]
     methods = {method: None for sender in senders for method in sender.methods}
-    known = ("GET", "HEAD", "POST") if any(sender.greets for sender in senders) else ("POST",)
+    known = ("GET", "HEAD", "POST") if any(sender.greeting for sender in senders) else ("POST",)
     name = f"{first.name.title().replace('_', '')}Handler"
     own = {
         "route": first.route,

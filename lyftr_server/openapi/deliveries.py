@@ -31,7 +31,7 @@ def example_body(kind: type[Source]) -> bytes:
 def _path(kinds: Sequence[type[Source]]) -> Json:
     first = kinds[0]
     path: Json = {"post": _post(kinds)}
-    if any(kind.greets for kind in kinds):
+    if first.greeting:
         path = {"get": _greeting(first), **path}
     return path
 
@@ -49,7 +49,7 @@ def _post(kinds: Sequence[type[Source]]) -> Json:
     )
     return operation(
         "messages",
-        f"receive{_camel(first.name)}",
+        first.operation,
         f"Deliveries in {first.sender}",
         {
             "200": answer_in("Stored, now or before.", {first.answer_type: done}, "X-Result"),
@@ -87,19 +87,26 @@ def _proof(kind: type[Source], kinds: Sequence[type[Source]]) -> list[Json]:
 def _greeting(kind: type[Source]) -> Json:
     return operation(
         "messages",
-        f"greet{_camel(kind.name)}",
+        kind.operation.replace("receive", "greet"),
         f"The set-up call of {kind.sender}",
         {
             "200": answer_in("The challenge.", {"text/plain": ({"type": "string"}, None)}),
             "403": answer("It does not fit.", ref("schemas", "Error"), {"detail": "refused"}),
             "404": ref("responses", "NoSuchRoute"),
         },
+        parameters=[
+            {
+                "name": field.name,
+                "in": "query",
+                "required": True,
+                "description": field.description,
+                "schema": {"type": "string", "pattern": field.pattern},
+                "example": field.example,
+            }
+            for field in kind.greeting
+        ],
     )
 
 
 def _is_json(kind: type[Source]) -> bool:
     return kind.answer_type == "application/json"
-
-
-def _camel(name: str) -> str:
-    return name.title().replace("_", "")

@@ -74,7 +74,7 @@ def _message_paths() -> Json:
                     "404": ref("responses", "NoSuchMessage"),
                     "422": invalid,
                 },
-                parameters=[_MESSAGE_ID],
+                parameters=[_MESSAGE_ID | {"example": "wamid.m1"}],
                 description="A message in our own format has none: 404.",
             )
         },

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 
 from ..config import Config
 from .native import Native
-from .source import Header, Received, Source
+from .source import Field, Received, Source
 from .standard_webhooks import StandardWebhooks
 from .twilio import Twilio
 from .whatsapp import WhatsApp
 
-__all__ = ["SOURCES", "Header", "Received", "Source", "routes", "sources_of"]
+__all__ = ["SOURCES", "Field", "Received", "Source", "routes", "sources_of"]
 
 # Of several on one route, whichever signed a body has sent it; the first names what none signed.
 SOURCES: tuple[type[Source], ...] = (Native, StandardWebhooks, WhatsApp, Twilio)

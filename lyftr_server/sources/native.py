@@ -6,7 +6,7 @@ from ..config import Config
 from ..records import Delivery
 from ..schema import parse_message
 from ..signature import Verifier, sign
-from .source import Header, Received, Source
+from .source import Field, Received, Source
 
 
 class Native(Source):
@@ -14,6 +14,7 @@ class Native(Source):
 
     name = "native"
     route = "/webhook"
+    operation = "receiveMessage"
     sender = "our own format"
     about = """\
 `X-Signature` is the HMAC-SHA256 of the body, byte for byte as sent, in hex; the key is
@@ -36,7 +37,7 @@ string, keys and unknown members included, U+0000 and lone surrogates."""
         "ts": "2025-01-15T10:00:00Z",
         "text": "Hello",
     }
-    proof: ClassVar = (Header("X-Signature", "HMAC-SHA256 in hex.", "^[0-9A-Fa-f]{64}$"),)
+    proof: ClassVar = (Field("X-Signature", "HMAC-SHA256 in hex.", "^[0-9A-Fa-f]{64}$"),)
 
     def __init__(self, *secrets: bytes) -> None:
         self._verifier = Verifier(*secrets)

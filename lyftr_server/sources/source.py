@@ -17,12 +17,13 @@ class Received(NamedTuple):
     query: str = ""  # as the URL had it
 
 
-class Header(NamedTuple):
-    """A header that a sender proves itself with, for the API page."""
+class Field(NamedTuple):
+    """A header or a parameter that a sender proves itself with, for the API page."""
 
     name: str
     description: str
     pattern: str
+    example: str = ""
 
 
 class Source(ABC):
@@ -32,14 +33,15 @@ class Source(ABC):
     route: ClassVar[str]
     sender: ClassVar[str]  # in words
     about: ClassVar[str]  # Markdown
-    proof: ClassVar[tuple[Header, ...]]
+    operation: ClassVar[str]  # what the API page calls a delivery
+    proof: ClassVar[tuple[Field, ...]]  # headers
     media_type: ClassVar[str] = "application/json"
     schema: ClassVar[str | None] = None  # of a body, where the API page has one
     example: ClassVar[Any] = None  # of a body
     variable: ClassVar[str]  # the one with what signs
     answer: ClassVar[bytes] = b'{"status": "ok"}'
     answer_type: ClassVar[str] = "application/json"
-    greets: ClassVar[bool] = False  # whether there is anything to GET
+    greeting: ClassVar[tuple[Field, ...]] = ()  # parameters of a set-up call by GET, if any
 
     # The methods whose secrets are set; without any, the route does not exist.
     methods: tuple[str, ...] = ("POST",)

@@ -8,7 +8,7 @@ from ..config import Config
 from ..records import Delivery
 from ..schema import parse_message
 from ..signature import Verifier, sign_standard
-from .source import Header, Received, Source
+from .source import Field, Received, Source
 
 TOLERANCE_SECONDS = 300
 _TIMESTAMP = re.compile("[0-9]{1,15}")
@@ -19,6 +19,7 @@ class StandardWebhooks(Source):
 
     name = "standard_webhooks"
     route = "/webhook"
+    operation = "receiveMessage"
     sender = "our own format, signed by Standard Webhooks"
     about = """\
 With STANDARD_WEBHOOKS_SECRET set, a body may come signed by Standard Webhooks 1.0.0 instead. The
@@ -26,9 +27,9 @@ timestamp may differ from the server's clock by 300 s at most."""
     variable = "STANDARD_WEBHOOKS_SECRET"
     schema = "Message"
     proof: ClassVar = (
-        Header("webhook-id", "The delivery's id.", "."),
-        Header("webhook-timestamp", "Seconds since 1970.", "^[0-9]+$"),
-        Header("webhook-signature", "`v1,` and base64; several with spaces between.", "^v1,"),
+        Field("webhook-id", "The delivery's id.", "."),
+        Field("webhook-timestamp", "Seconds since 1970.", "^[0-9]+$"),
+        Field("webhook-signature", "`v1,` and base64; several with spaces between.", "^v1,"),
     )
 
     def __init__(self, *secrets: bytes) -> None:

@@ -16,7 +16,7 @@ from ..records import Delivery, Event, Message
 from ..schema import Fault, Invalid
 from ..signature import Sha1Verifier, sign_sha1
 from .fields import identity, name_of, words
-from .source import Header, Received, Source
+from .source import Field, Received, Source
 
 # More than Twilio sends: 1,600 characters of text and the addresses of ten media.
 _MAX_FIELDS = 1000
@@ -32,6 +32,7 @@ class Twilio(Source):
 
     name = "twilio"
     route = "/webhook/twilio"
+    operation = "receiveTwilio"
     sender = "Twilio"
     about = """\
 `X-Twilio-Signature` is the HMAC-SHA1 of PUBLIC_URL, the path, the query and the sorted fields, in
@@ -44,7 +45,7 @@ callbacks become events."""
         "To": "whatsapp:+14155550100",
         "Body": "Hello",
     }
-    proof: ClassVar = (Header("X-Twilio-Signature", "HMAC-SHA1 in base64.", "^[A-Za-z0-9+/]+=$"),)
+    proof: ClassVar = (Field("X-Twilio-Signature", "HMAC-SHA1 in base64.", "^[A-Za-z0-9+/]+=$"),)
     media_type = "application/x-www-form-urlencoded"
     answer = b"<Response/>"
     answer_type = "text/xml"

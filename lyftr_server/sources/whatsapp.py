@@ -15,7 +15,7 @@ from ..schema import Fault, Invalid
 from ..signature import Verifier, matches, sign
 from .fields import identity, instant, name_of, words
 from .scanner import Part, Scanner
-from .source import Header, Received, Source
+from .source import Field, Received, Source
 
 _PREFIX = "sha256="
 _CHALLENGE = re.compile("[A-Za-z0-9_-]{1,256}")
@@ -32,6 +32,7 @@ class WhatsApp(Source):
 
     name = "whatsapp"
     route = "/webhook/whatsapp"
+    operation = "receiveWhatsApp"
     sender = "the WhatsApp Cloud API"
     about = """\
 `X-Hub-Signature-256` is `sha256=` and the HMAC-SHA256 of the body in hex; the key is the app's
@@ -67,11 +68,15 @@ secret. What persons sent becomes messages, all else becomes events: see /events
         ],
     }
     proof: ClassVar = (
-        Header(
+        Field(
             "X-Hub-Signature-256", "`sha256=` and HMAC-SHA256 in hex.", "^sha256=[0-9A-Fa-f]{64}$"
         ),
     )
-    greets = True
+    greeting: ClassVar = (
+        Field("hub.mode", "Always `subscribe`.", "^subscribe$", "subscribe"),
+        Field("hub.verify_token", "WHATSAPP_VERIFY_TOKEN.", ".", "testsecret"),
+        Field("hub.challenge", "What is answered.", "^[A-Za-z0-9_-]{1,256}$", "1158201444"),
+    )
 
     def __init__(self, secrets: Sequence[bytes], verify_tokens: Sequence[str] = ()) -> None:
         self._verifier = Verifier(*secrets)

@@ -12,7 +12,7 @@ from lyftr_server.openapi import document
 from lyftr_server.records import Delivery, Message
 from lyftr_server.schema import Fault, Invalid
 from lyftr_server.signature import matches
-from lyftr_server.sources import SOURCES, Header, Received, Source, routes, sources_of
+from lyftr_server.sources import SOURCES, Field, Received, Source, routes, sources_of
 from lyftr_server.store import MessageStore
 
 from ..conftest import Client, LogFile
@@ -24,9 +24,10 @@ class Pretended(Source):
 
     name = "pretended"
     route = "/webhook/pretended"
+    operation = "receivePretended"
     sender = "nobody"
     about = "A line with an id and a text."
-    proof = (Header("X-Password", "The password.", "^.+$"),)
+    proof = (Field("X-Password", "The password.", "^.+$"),)
     media_type = "text/plain"
     example = "p1 Hello"
     variable = "WEBHOOK_SECRET"
