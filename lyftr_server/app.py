@@ -15,7 +15,7 @@ from tornado.httputil import HTTPServerRequest
 from .config import Config
 from .feed import Feed
 from .handlers import Routes
-from .http1 import Upload
+from .http1 import Load, Upload
 from .log import JsonLines, quoted
 from .metrics import METHODS, Gauge, Metrics
 from .records import Ended, Unsigned
@@ -56,8 +56,8 @@ class Application(tornado.web.Application):
         self.unsigned: deque[Unsigned] = deque(maxlen=MAX_UNSIGNED)
         self.exports = 0  # that are being sent now
         self.draining_since: float | None = None  # as time.monotonic has it
-        # (requests in flight, connections), from whoever serves this
-        self.load: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        # From whoever serves this.
+        self.load: Callable[[], Load] = lambda: Load(0, 0, 0, 0)
         self._lines = lines
         self._threshold = _LEVELS[config.log_level]
         # uuid4 for each request is 3 us; a random start and a counter are as unique.
@@ -143,7 +143,7 @@ class Application(tornado.web.Application):
 
     async def gauges(self) -> Sequence[Gauge]:
         """Read what a scrape shows beside the counters. None: not to be had now."""
-        in_flight, connections = self.load()
+        load = self.load()
         store = self.store
         stored = None
         unready = await self.unready()
@@ -153,8 +153,10 @@ class Application(tornado.web.Application):
                     stored = await store.total()
         return [
             Gauge("lyftr_ready", "1 when /health/ready says so.", unready is None),
-            Gauge("lyftr_requests_in_flight", "Requests being served.", in_flight),
-            Gauge("lyftr_connections", "Open client connections.", connections),
+            Gauge("lyftr_requests_in_flight", "Requests being served.", load.requests),
+            Gauge("lyftr_connections", "Open client connections.", load.connections),
+            Gauge("lyftr_body_bytes", "Bodies and unread answers in hand.", load.body_bytes),
+            Gauge("lyftr_body_budget_bytes", "BODY_BUDGET_BYTES.", load.budget_bytes),
             Gauge("lyftr_queue_depth", "Messages that wait for a commit.", store.queue_depth),
             Gauge("lyftr_queue_limit", "QUEUE_LIMIT.", store.queue_limit),
             Gauge("lyftr_stored_messages", "Messages in the database.", stored),

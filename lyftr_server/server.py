@@ -86,7 +86,7 @@ class _Service:
         settings = self._config
         application = Application(settings, store, self._lines)
         server = http1.Server(application, self._limits)
-        application.load = lambda: (server.in_flight, len(server.connections))
+        application.load = server.load
         _raise_open_files()
         try:
             port = await server.listen(settings.host, settings.port)

@@ -260,7 +260,7 @@ def client(
 
     async def listen() -> tuple[http1.Server, int]:
         server = http1.Server(app, http1.Limits(body_bytes=settings.max_body_bytes))
-        app.load = lambda: (server.in_flight, len(server.connections))
+        app.load = server.load
         return server, await server.listen("127.0.0.1", 0)
 
     server, port = io_loop.run_sync(listen)

@@ -124,6 +124,8 @@ FAMILIES = {
     "lyftr_ready": "gauge",
     "lyftr_requests_in_flight": "gauge",
     "lyftr_connections": "gauge",
+    "lyftr_body_bytes": "gauge",
+    "lyftr_body_budget_bytes": "gauge",
     "lyftr_queue_depth": "gauge",
     "lyftr_queue_limit": "gauge",
     "lyftr_commit_seconds": "histogram",

@@ -5,10 +5,10 @@ uvicorn's) takes 5. The application sees a whole Request, as Tornado's handlers 
 answers on its Exchange (RFC 9110, 9112).
 """
 
-from .common import Service
+from .common import Load, Service
 from .exchange import ClientGone, Exchange
 from .limits import Limits
 from .server import Server
 from .upload import Request, Upload
 
-__all__ = ["ClientGone", "Exchange", "Limits", "Request", "Server", "Service", "Upload"]
+__all__ = ["ClientGone", "Exchange", "Limits", "Load", "Request", "Server", "Service", "Upload"]

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from email.utils import formatdate
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from .intake import PIECE_BYTES, Turns
 from .limits import Budget, Limits
@@ -22,6 +22,15 @@ class Service(Protocol):
     def unserved(self, upload: Upload, status: int, latency_ms: float) -> str:
         """Record a request that no handler saw: broken, too slow, or gone (499). Return its id."""
         ...
+
+
+class Load(NamedTuple):
+    """What a server has in hand at a moment."""
+
+    requests: int
+    connections: int
+    body_bytes: int  # of the budget
+    budget_bytes: int
 
 
 class Closable(Protocol):
@@ -57,6 +66,10 @@ class Common:
         self.quiet = asyncio.Event()  # perhaps all connections are closed, and all requests over
         self._date_second = 0
         self._date = ""
+
+    def load(self) -> Load:
+        used, limit = self.budget.used, self.budget.limit
+        return Load(self.in_flight, len(self.connections), used, limit)
 
     def closed(self, connection: Closable) -> None:
         self.connections.discard(connection)

@@ -5,7 +5,7 @@ import logging
 from time import monotonic
 
 from .common import Common, Service
-from .connection import Connection
+from .connection import ClientConnection
 from .limits import Limits
 
 logger = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ class Server(Common):
         """Accept connections; return the port (a free one for 0). OSError when it is taken."""
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(
-            lambda: Connection(self), host, port, backlog=2048
+            lambda: ClientConnection(self), host, port, backlog=2048
         )
         self._sweeper = asyncio.create_task(self._sweep())
         bound: int = self._listener.sockets[0].getsockname()[1]

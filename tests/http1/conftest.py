@@ -69,12 +69,13 @@ class Target(RunningServer):
         return [line for line in map(json.loads, text.splitlines()) if "method" in line]
 
     def settle(self) -> None:
-        """Hold that no connection and no request is left over."""
+        """Hold that no connection, no request and no byte of the budget is left over."""
 
         def quiet() -> bool:
             samples = self.samples()
             # The scrape is one of each.
-            return samples["lyftr_requests_in_flight"] == samples["lyftr_connections"] == 1
+            in_hand = samples["lyftr_requests_in_flight"], samples["lyftr_connections"]
+            return in_hand == (1, 1) and samples["lyftr_body_bytes"] == 0
 
         wait_until(quiet)
 

@@ -420,7 +420,7 @@ def ports(io_loop: AsyncIOLoop, app: Application) -> Iterator[tuple[int, int]]:
         app(request)  # type: ignore[arg-type]
 
     server = http1.Server(app, http1.Limits())
-    app.load = lambda: (server.in_flight, len(server.connections))
+    app.load = server.load
     theirs = HTTPServer(on_tornado)
 
     async def listen() -> int:
