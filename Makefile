@@ -151,6 +151,10 @@ dist: $(VENV)/.created ## Build sdist and wheel of HEAD into dist/, and check th
 	$(PIP) install build twine
 	$(BIN)/python .ci/dist
 
+.PHONY: bench-streams
+bench-streams: $(VENV)/.installed-test ## What a hundred readers of the stream cost deliveries
+	$(BIN)/python -m tests.bench.streams $(ARGS)
+
 .PHONY: shell
 shell: install ## A Python shell that has the package
 	@exec $(BIN)/python

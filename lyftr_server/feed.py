@@ -1,6 +1,7 @@
 """What is stored, as it is stored, for any number of readers: each row is read once for all."""
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
@@ -30,16 +31,30 @@ class Behind(Exception):
     """The reader was too slow; it may resume from its last place."""
 
 
+class Row:
+    """A message and the place behind it; many readers share it."""
+
+    __slots__ = ("_event", "message", "place")
+
+    def __init__(self, place: str, message: Message) -> None:
+        self.place = place
+        self.message = message
+        self._event = b""
+
+    @property
+    def event(self) -> bytes:
+        """The message as a server-sent event, made for the first who asks."""
+        if not self._event:
+            data = json.dumps(self.message.as_json(), ensure_ascii=False)
+            self._event = f"event: message\nid: {self.place}\ndata: {data}\n\n".encode()
+        return self._event
+
+
 class Batch(NamedTuple):
     """Messages with the place behind each. Without any, `place` alone is where the reader is."""
 
-    rows: "list[_Row]"
+    rows: list[Row]
     place: str | None = None
-
-
-class _Row(NamedTuple):
-    place: str
-    message: Message
 
 
 class Feed:
@@ -48,7 +63,7 @@ class Feed:
     def __init__(self, store: MessageStore) -> None:
         self._store = store
         self._readers: set[asyncio.Task[object]] = set()
-        self._rows: deque[_Row] = deque(maxlen=KEPT_ROWS)
+        self._rows: deque[Row] = deque(maxlen=KEPT_ROWS)
         self._next = 0  # rows seen so far, those that left the deque too
         self._place: str | None = None  # behind the newest row seen
         self._turn = asyncio.Lock()
@@ -114,7 +129,7 @@ class Feed:
             await self._catch_up()
             number, place = self._next, self._place
             messages, places = await self._store.follow(query, after, READ_ROWS)
-            rows = list(map(_Row, places, messages))
+            rows = list(map(Row, places, messages))
             if len(rows) == READ_ROWS:
                 after = places[-1]
                 yield Batch(rows), number
@@ -139,7 +154,9 @@ class Feed:
         while not self._ended:
             moved = self._moved
             if number < self._next:
-                rows = [row for row in self._since(number) if fits(row.message)]
+                rows = self._since(number)
+                if fits is not _everything:
+                    rows = [row for row in rows if fits(row.message)]
                 number = self._next
                 if rows:
                     yield Batch(rows)
@@ -151,7 +168,7 @@ class Feed:
                 continue
             await moved.wait()
 
-    def _since(self, number: int) -> list[_Row]:
+    def _since(self, number: int) -> list[Row]:
         first = self._next - len(self._rows)
         if number < first:
             raise Behind
@@ -180,7 +197,7 @@ class Feed:
             while True:
                 messages, places = await self._store.follow(_EVERYTHING, self._place, READ_ROWS)
                 for message, self._place in zip(messages, places, strict=True):
-                    self._rows.append(_Row(self._place, message))
+                    self._rows.append(Row(self._place, message))
                 self._next += len(messages)
                 if len(messages) < READ_ROWS:
                     return
@@ -204,8 +221,14 @@ class Feed:
             task.cancel()
 
 
+def _everything(_message: Message) -> bool:
+    return True
+
+
 def _filter(query: MessageQuery) -> Callable[[Message], bool]:
     """Return whether a message fits, as the listing has it."""
+    if query.sender is None and query.since is None and query.q is None:
+        return _everything
     folded = query.q.casefold() if query.q else None
     since = instant(query.since) if query.since else None
 

@@ -1,12 +1,10 @@
 """GET /messages/stream: messages as server-sent events, the moment they are stored."""
 
-import json
 from contextlib import aclosing
 from time import monotonic
 
 from ..base import PRIVATE, RETRY_AFTER, STREAM_BYTES, Refused
 from ..feed import Batch, Behind
-from ..records import Message
 from ..schema import Fault, Invalid, MessageQuery, parse_query
 from .messages import ReadHandler
 
@@ -55,8 +53,8 @@ class StreamHandler(ReadHandler):
             await self.send(f"{place}:\n\n".encode())
             return
         piece = bytearray()
-        for place, message in batch.rows:
-            piece += _event(place, message)
+        for row in batch.rows:
+            piece += row.event
             if len(piece) >= STREAM_BYTES:
                 await self.send(bytes(piece))
                 piece.clear()
@@ -87,8 +85,3 @@ class StreamHandler(ReadHandler):
         header: str = self.request.headers.get("Last-Event-ID", "")
         given = header or (after[0].decode("latin-1") if after else "")
         return parse_query(filters), given or None
-
-
-def _event(place: str, message: Message) -> bytes:
-    data = json.dumps(message.as_json(), ensure_ascii=False)
-    return f"event: message\nid: {place}\ndata: {data}\n\n".encode()
