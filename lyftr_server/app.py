@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
@@ -55,6 +55,7 @@ class Application(tornado.web.Application):
         self.metrics = Metrics(build, names, store.metrics, lines.dropped)
         self.unsigned: deque[Unsigned] = deque(maxlen=MAX_UNSIGNED)
         self.exports = 0  # that are being sent now
+        self.reads: Counter[str] = Counter()  # that wait for the store, by the client's address
         self.draining_since: float | None = None  # as time.monotonic has it
         # From whoever serves this.
         self.load: Callable[[], Load] = lambda: Load(0, 0, 0, 0)

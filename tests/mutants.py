@@ -257,8 +257,8 @@ MUTANTS = (
         STORAGE,
         (
             STORE,
-            "        await self._read(self._listings, reads.total)",
-            "        await self._listings.run(reads.total)",
+            "        await self._read(self._health, reads.total)",
+            "        await self._health.run(reads.total)",
         ),
     ),
     mutant(

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sqlite3
+import threading
 from collections.abc import Sequence
 
 import pytest
@@ -13,7 +14,8 @@ from lyftr_server.app import Application
 from lyftr_server.config import Config
 from lyftr_server.metrics import Gauge
 from lyftr_server.records import Ended
-from lyftr_server.store import StoreError
+from lyftr_server.store import MessageStore, StoreError
+from lyftr_server.store.sqlite import reads
 
 from .conftest import Client, ErrorLog, LogFile
 from .process import RunningServer, ServerSocket, samples
@@ -143,6 +145,26 @@ async def test_a_database_that_does_not_answer_in_time_is_told(
     lock.execute("ROLLBACK")
     lock.close()
     assert (answer.code, json.loads(answer.body)["detail"]) == (503, "the database does not answer")
+
+
+async def test_a_read_that_hangs_holds_up_neither_readiness_nor_a_scrape(
+    client: Client, app: Application, store: MessageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PROBE_SECONDS", 0.1)
+    let_go = threading.Event()
+    hanging = [asyncio.create_task(store._health.run(lambda db: let_go.wait(30)))]
+    monkeypatch.setattr(reads, "total", lambda db: let_go.wait(30))
+    await asyncio.sleep(0)
+    for _ in range(2):
+        answer = await client.get("/health/ready")
+        detail = json.loads(answer.body)["detail"]
+        assert (answer.code, detail) == (503, "the database does not answer")
+        hanging[0].cancel()  # and then the probe's own read is what hangs
+    found = samples((await client.get("/metrics")).body)
+    assert found["lyftr_ready"] == 0
+    assert "lyftr_search_backlog_messages" not in found
+    assert not let_go.is_set()
+    let_go.set()
 
 
 async def test_a_scrape_without_totals_shows_the_rest(

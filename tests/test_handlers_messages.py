@@ -13,6 +13,7 @@ import pytest
 from tornado.httpclient import HTTPResponse
 
 from lyftr_server.app import Application
+from lyftr_server.handlers import messages as handlers
 from lyftr_server.records import Message
 from lyftr_server.store import MessageStore, StoreError
 
@@ -590,3 +591,32 @@ async def test_a_timeline_counts_by_hour_and_day(client: Client, store: MessageS
     }
     for refused in ("by=week", "since=x", "limit=1", "since=2000-01-01"):
         assert (await client.get(f"/stats/timeline?{refused}")).code == 422
+
+
+async def test_one_client_has_few_reads_waiting(
+    client: Client, store: MessageStore, app: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_go = asyncio.Event()
+    waiting = 0
+
+    async def slow(_now_us: int) -> dict[str, Any]:
+        nonlocal waiting
+        waiting += 1
+        await let_go.wait()
+        return {}
+
+    monkeypatch.setattr(store, "stats", slow)
+    monkeypatch.setattr(handlers, "WAITING_READS", 4)  # Tornado's client makes ten at a time
+    first = [asyncio.create_task(client.get("/stats")) for _ in range(4)]
+    async with asyncio.timeout(10):
+        while waiting < 4:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    refused = await client.get("/messages")
+    assert (refused.code, refused.headers["Retry-After"]) == (503, "1")
+    assert (await client.get("/health/ready")).code == 200
+    assert (await client.deliver(message())).code == 200
+    app.reads["192.0.2.1"] += 4  # another's are no hindrance
+    let_go.set()
+    assert {answer.code for answer in await asyncio.gather(*first)} == {200}
+    assert (await client.get("/messages")).code == 200
+    assert app.reads.keys() == {"192.0.2.1"}

@@ -14,6 +14,8 @@ from ..store import Page
 
 # At a time: each may hold rows that its client does not read.
 EXPORTS = 32
+# Of one client at a time: what waits for the database makes others wait behind it.
+WAITING_READS = 16
 
 T = TypeVar("T")
 
@@ -26,15 +28,23 @@ class ReadHandler(BaseHandler):
     def check(self) -> None:
         super().check()
         self.check_read_token()
+        if self.application.reads[self.request.remote_ip] >= WAITING_READS:
+            raise Refused(503, "too many reads of one client at a time", headers=[RETRY_AFTER])
 
     async def read(self, reading: "asyncio.Future[T] | Any") -> T:
         """Await a read of the store, which stops when the client goes away."""
+        reads, client = self.application.reads, self.request.remote_ip
         self._reading = asyncio.ensure_future(reading)
+        reads[client] += 1
         try:
             result: T = await self._reading
             return result
         except asyncio.CancelledError:
             raise Refused(499, "client closed request") from None
+        finally:
+            reads[client] -= 1
+            if not reads[client]:
+                del reads[client]
 
     async def export(
         self, chunks: AsyncGenerator[Sequence[T], None], as_line: Callable[[T], str]

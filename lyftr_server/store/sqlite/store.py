@@ -1,6 +1,7 @@
 """The store on SQLite: one connection writes, three read, and one lock keeps other servers off."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import sqlite3
@@ -22,6 +23,7 @@ from . import following, reads, schema, search, timeline, upkeep, verify
 from .connection import Connection, open_reader, open_writer
 from .files import Files, create_private, lock, make_folder
 from .insert import CONTENT_DEDUPE, insert
+from .reader import Reader
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +33,8 @@ T = TypeVar("T")
 EXPORT_ROWS = 500
 EXPORT_PAUSE_SECONDS = 0.25
 GIL_SECONDS = 0.00005
+# A scrape waits no longer for a figure: a disk that hangs is told by those that it has.
+GAUGE_SECONDS = 1.0
 
 _FSYNC_FAILED = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC}
 
@@ -60,9 +64,9 @@ class SqliteStore(MessageStore):
         self._lock: int | None = None
         self._connections: list[Connection] = []
         self._writing: Connection
-        self._listings: _Reader
-        self._searches: _Reader
-        self._health: _Reader
+        self._listings: Reader
+        self._searches: Reader
+        self._health: Reader
         self._last_seq = 0
         self._unfolded = 0  # messages that the search index does not have
         self._unfolded_since_upkeep = 0
@@ -92,9 +96,9 @@ class SqliteStore(MessageStore):
             if self._dedupe_by == "content":
                 await writing.run(lambda db: db.execute(CONTENT_DEDUPE))
             self._last_seq, self._unfolded = await writing.run(_state)
-            self._listings = _Reader(await self._opened(open_reader(self.path)))
-            self._searches = _Reader(await self._opened(open_reader(self.path)))
-            self._health = _Reader(await self._opened(open_reader(self.path)))
+            self._listings = Reader(await self._opened(open_reader(self.path)))
+            self._searches = Reader(await self._opened(open_reader(self.path)))
+            self._health = Reader(await self._opened(open_reader(self.path)))
             self.files.check()
         except (sqlite3.Error, OSError, StoreError) as error:
             await self._close()
@@ -257,10 +261,10 @@ class SqliteStore(MessageStore):
 
     async def gauges(self) -> Sequence[Gauge]:
         disk = self.files.disk_bytes()
-        try:
-            backlog: int | None = await self.search_backlog()
-        except StoreError:
-            backlog = None
+        backlog: int | None = None
+        with contextlib.suppress(StoreError, TimeoutError):
+            async with asyncio.timeout(GAUGE_SECONDS):
+                backlog = await self.search_backlog()
         return [
             Gauge(
                 "lyftr_search_backlog_messages",
@@ -277,7 +281,7 @@ class SqliteStore(MessageStore):
 
     async def _read(
         self,
-        reader: "_Reader",
+        reader: Reader,
         work: Callable[Concatenate[sqlite3.Connection, P], T],
         *args: P.args,
         **kwargs: P.kwargs,
@@ -289,39 +293,6 @@ class SqliteStore(MessageStore):
             if upkeep.damaged(error):
                 self._index_damaged = self._more_upkeep = True
             raise StoreError(str(error)) from error
-
-
-class _Reader:
-    """A read connection that serves one reader at a time, and stops when that one goes away."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._turn = asyncio.Lock()
-        self._stop = False
-
-    def stopped(self) -> bool:
-        """Whether the reader has gone; long reads ask between their pieces."""
-        return self._stop
-
-    async def run(
-        self,
-        work: Callable[Concatenate[sqlite3.Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        async with self._turn:
-            self._stop = False
-            reading = asyncio.ensure_future(self._connection.run(work, *args, **kwargs))
-            try:
-                return await asyncio.shield(reading)
-            except asyncio.CancelledError:
-                # Long reads ask for it between pieces of 100 ms at most. SQLite's own interrupt
-                # would stop inside one, where FTS5 was seen to crash of it.
-                self._stop = True
-                await asyncio.wait([reading])
-                if not reading.cancelled():
-                    reading.exception()
-                raise
 
 
 # What only a person can mend; a lock or an I/O error may pass by itself.
