@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -105,6 +106,20 @@ def _public_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _hosts(value: str) -> tuple[str, ...]:
+    hosts = tuple(re.split(r"[,\s]+", value.strip(", ").lower()))
+    if not all(re.fullmatch(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]", host) for host in hosts):
+        raise vol.Invalid("must be names or addresses without ports, with commas between")
+    return hosts
+
+
+def _networks(value: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(each) for each in re.split(r"[,\s]+", value.strip(", ")))
+    except ValueError:
+        raise vol.Invalid("must be addresses or networks, with commas between") from None
+
+
 _DOTENV = Path(".env")
 
 # What proves a sender; each may also stand in a file, and have a previous value.
@@ -133,6 +148,8 @@ VARIABLES: Mapping[str, tuple[str | None, Callable[[str], Any]]] = {
     "ENV": ("production", str),
     "DEDUPE_BY": ("message_id", _one_of("message_id", "content")),
     "READ_TOKEN": (None, _token),
+    "ALLOWED_HOSTS": (None, _hosts),
+    "TRUSTED_PROXIES": (None, _networks),
     # What `forward` signs with.
     "FORWARD_SECRET": (None, _standard_secret),
     "FORWARD_SECRET_FILE": (None, _in_file(_standard_secret)),
@@ -165,6 +182,8 @@ class Config:
     env: str = "production"
     dedupe_by: str = "message_id"
     read_token: str | None = field(default=None, repr=False)
+    allowed_hosts: tuple[str, ...] = ()
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     max_body_bytes: int = 1048576
     body_budget_bytes: int = 67108864
     queue_limit: int = 10000
@@ -176,6 +195,11 @@ class Config:
     twilio_auth_tokens: tuple[bytes, ...] = field(default=(), repr=False)
     public_url: str | None = None
     refused_limit: int = 10000
+
+    @property
+    def loopback(self) -> bool:
+        """Whether nobody beyond this machine can reach us."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
 
     @classmethod
     def from_environ(cls) -> "Config":
@@ -211,6 +235,8 @@ class Config:
             env=values["ENV"],
             dedupe_by=values["DEDUPE_BY"],
             read_token=values.get("READ_TOKEN"),
+            allowed_hosts=values.get("ALLOWED_HOSTS", ()),
+            trusted_proxies=values.get("TRUSTED_PROXIES", ()),
             max_body_bytes=values["MAX_BODY_BYTES"],
             body_budget_bytes=values["BODY_BUDGET_BYTES"],
             queue_limit=values["QUEUE_LIMIT"],
