@@ -5,10 +5,10 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
-from .commands import backup, export, forward, healthcheck, send, serve, sign, tail, verify
+from .commands import backup, erase, export, forward, healthcheck, send, serve, sign, tail, verify
 from .commands.output import abandon
 
-_COMMANDS = (serve, sign, send, tail, forward, healthcheck, export, backup, verify)
+_COMMANDS = (serve, sign, send, tail, forward, healthcheck, export, erase, backup, verify)
 
 _DESCRIPTION = """\
 Receives signed messages as webhooks, stores each exactly once, and shows them.

@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,6 +34,12 @@ def _integer(least: int, most: int) -> Callable[[str], int]:
 def _seconds(value: str) -> float:
     if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", value):
         raise vol.Invalid("must be a number of seconds, such as 10 or 0.5")
+    return float(value)
+
+
+def _days(value: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,5}(\.[0-9]{1,9})?", value) or not float(value):
+        raise vol.Invalid("must be a number of days above 0, such as 90")
     return float(value)
 
 
@@ -106,20 +111,6 @@ def _public_url(value: str) -> str:
     return value.rstrip("/")
 
 
-def _hosts(value: str) -> tuple[str, ...]:
-    hosts = tuple(re.split(r"[,\s]+", value.strip(", ").lower()))
-    if not all(re.fullmatch(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]", host) for host in hosts):
-        raise vol.Invalid("must be names or addresses without ports, with commas between")
-    return hosts
-
-
-def _networks(value: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    try:
-        return tuple(ip_network(each) for each in re.split(r"[,\s]+", value.strip(", ")))
-    except ValueError:
-        raise vol.Invalid("must be addresses or networks, with commas between") from None
-
-
 _DOTENV = Path(".env")
 
 # What proves a sender; each may also stand in a file, and have a previous value.
@@ -148,8 +139,11 @@ VARIABLES: Mapping[str, tuple[str | None, Callable[[str], Any]]] = {
     "ENV": ("production", str),
     "DEDUPE_BY": ("message_id", _one_of("message_id", "content")),
     "READ_TOKEN": (None, _token),
-    "ALLOWED_HOSTS": (None, _hosts),
-    "TRUSTED_PROXIES": (None, _networks),
+    "READ_TOKEN_FILE": (None, _in_file(_token)),
+    "ADMIN_TOKEN": (None, _token),
+    "ADMIN_TOKEN_FILE": (None, _in_file(_token)),
+    "RETENTION_DAYS": (None, _days),
+    "TOMBSTONE_DAYS": ("30", _days),
     # What `forward` signs with.
     "FORWARD_SECRET": (None, _standard_secret),
     "FORWARD_SECRET_FILE": (None, _in_file(_standard_secret)),
@@ -182,8 +176,9 @@ class Config:
     env: str = "production"
     dedupe_by: str = "message_id"
     read_token: str | None = field(default=None, repr=False)
-    allowed_hosts: tuple[str, ...] = ()
-    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    admin_token: str | None = field(default=None, repr=False)
+    retention_days: float | None = None
+    tombstone_days: float = 30.0
     max_body_bytes: int = 1048576
     body_budget_bytes: int = 67108864
     queue_limit: int = 10000
@@ -196,18 +191,13 @@ class Config:
     public_url: str | None = None
     refused_limit: int = 10000
 
-    @property
-    def loopback(self) -> bool:
-        """Whether nobody beyond this machine can reach us."""
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
-
     @classmethod
     def from_environ(cls) -> "Config":
         """Read the environment and ./.env, or raise ConfigError with every fault at once."""
         given = environment()
         faults = {
             f"{name}_FILE": f"must not be set together with {name}"
-            for secret in _SECRETS
+            for secret in (*_SECRETS, "READ_TOKEN", "ADMIN_TOKEN")
             for name in (secret, f"{secret}_PREVIOUS")
             if name in given and f"{name}_FILE" in given
         }
@@ -223,6 +213,11 @@ class Config:
             raise ConfigError(faults | _named(error)) from error
         if values["BODY_BUDGET_BYTES"] < values["MAX_BODY_BYTES"]:
             faults |= {"BODY_BUDGET_BYTES": "must not be less than MAX_BODY_BYTES"}
+        read_token, admin_token = (
+            values.get(name) or values.get(f"{name}_FILE") for name in ("READ_TOKEN", "ADMIN_TOKEN")
+        )
+        if admin_token and admin_token == read_token:
+            faults |= {"ADMIN_TOKEN": "must differ from READ_TOKEN: it can delete"}
         if faults:
             raise ConfigError(faults)
         return cls(
@@ -234,9 +229,10 @@ class Config:
             app_name=values["APP_NAME"],
             env=values["ENV"],
             dedupe_by=values["DEDUPE_BY"],
-            read_token=values.get("READ_TOKEN"),
-            allowed_hosts=values.get("ALLOWED_HOSTS", ()),
-            trusted_proxies=values.get("TRUSTED_PROXIES", ()),
+            read_token=read_token,
+            admin_token=admin_token,
+            retention_days=values.get("RETENTION_DAYS"),
+            tombstone_days=values["TOMBSTONE_DAYS"],
             max_body_bytes=values["MAX_BODY_BYTES"],
             body_budget_bytes=values["BODY_BUDGET_BYTES"],
             queue_limit=values["QUEUE_LIMIT"],

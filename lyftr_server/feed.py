@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
@@ -32,19 +32,19 @@ class Behind(Exception):
 
 
 class Row:
-    """A message and the place behind it; many readers share it."""
+    """A message and the place behind it; many readers share it. Without a message, other news."""
 
     __slots__ = ("_event", "message", "place")
 
-    def __init__(self, place: str, message: Message) -> None:
+    def __init__(self, place: str, message: Message | None, event: bytes = b"") -> None:
         self.place = place
         self.message = message
-        self._event = b""
+        self._event = event
 
     @property
     def event(self) -> bytes:
         """The message as a server-sent event, made for the first who asks."""
-        if not self._event:
+        if not self._event and self.message is not None:
             data = json.dumps(self.message.as_json(), ensure_ascii=False)
             self._event = f"event: message\nid: {self.place}\ndata: {data}\n\n".encode()
         return self._event
@@ -62,6 +62,7 @@ class Feed:
 
     def __init__(self, store: MessageStore) -> None:
         self._store = store
+        store.on_erased = self.erased
         self._readers: set[asyncio.Task[object]] = set()
         self._rows: deque[Row] = deque(maxlen=KEPT_ROWS)
         self._next = 0  # rows seen so far, those that left the deque too
@@ -83,6 +84,20 @@ class Feed:
     def wake(self) -> None:
         """Something was stored."""
         self._woken.set()
+
+    def erased(self, ids: Sequence[str]) -> None:
+        """Forget messages that were erased, and tell whoever reads."""
+        if self._place is None:
+            return
+        gone = set(ids)
+        kept = (
+            Row(row.place, None) if row.message and row.message.message_id in gone else row
+            for row in self._rows
+        )
+        self._rows = deque(kept, maxlen=KEPT_ROWS)
+        self._rows.extend(_erased(self._place, message_id) for message_id in ids)
+        self._next += len(ids)
+        self._announce()
 
     def end(self) -> None:
         """End every reader: at once those that read, and a moment later those that do not."""
@@ -141,8 +156,8 @@ class Feed:
             rows += [
                 row
                 for row in self._since(number)
-                if row.message.message_id not in known
-                if fits(row.message)
+                if row.message is None or row.message.message_id not in known
+                if _shown(row, fits)
             ]
             yield Batch(rows, None if rows else place), self._next
             return
@@ -156,7 +171,7 @@ class Feed:
             if number < self._next:
                 rows = self._since(number)
                 if fits is not _everything:
-                    rows = [row for row in rows if fits(row.message)]
+                    rows = [row for row in rows if _shown(row, fits)]
                 number = self._next
                 if rows:
                     yield Batch(rows)
@@ -219,6 +234,16 @@ class Feed:
     def _cut(self) -> None:
         for task in self._readers:
             task.cancel()
+
+
+def _erased(place: str, message_id: str) -> Row:
+    data = json.dumps({"message_id": message_id}, ensure_ascii=False)
+    return Row(place, None, f"event: erased\nid: {place}\ndata: {data}\n\n".encode())
+
+
+def _shown(row: Row, fits: Callable[[Message], bool]) -> bool:
+    """Whether a reader is told: of what fits, and of all that was erased."""
+    return bool(row.event) if row.message is None else fits(row.message)
 
 
 def _everything(_message: Message) -> bool:

@@ -1,7 +1,6 @@
 """Every metric of the server: born at zero, closed label sets, one registry per application."""
 
 import platform
-import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +19,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from . import __version__
-from .signature import KEY_NAMES, PREVIOUS
+from .signature import KEY_NAMES
 
 RESULTS = (
     "created",
@@ -34,6 +33,8 @@ RESULTS = (
     "aborted",
 )
 _OPENMETRICS = "application/openmetrics-text"
+# What guards reads, and what guards erasures.
+TOKENS = ("read", "admin")
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 LATENCY_MS = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000)
@@ -96,7 +97,7 @@ class Metrics(Collector):
         self._results = dict.fromkeys(RESULTS, 0)
         self._deliveries = {(source, result): 0 for source in sources for result in RESULTS}
         self._signatures = dict.fromkeys(KEY_NAMES, 0)
-        self._previous_used = 0.0
+        self._tokens_refused = dict.fromkeys(TOKENS, 0)
         self._build = {
             "version": __version__,
             "python": platform.python_version(),
@@ -125,11 +126,13 @@ class Metrics(Collector):
         self._results[result] += 1
         self._deliveries[source, result] += 1
 
+    def token_refused(self, token: str) -> None:
+        """Count a request without the right token: one of TOKENS."""
+        self._tokens_refused[token] += 1
+
     def signature(self, key: str) -> None:
         """Count a body that this key signed: one of KEY_NAMES."""
         self._signatures[key] += 1
-        if key == PREVIOUS:
-            self._previous_used = time.time()
 
     def render(self, accept: str, gauges: Sequence[Gauge]) -> tuple[bytes, str]:
         """Return the exposition and its content type: OpenMetrics when `accept` asks for it."""
@@ -180,11 +183,12 @@ class Metrics(Collector):
         for key, count in self._signatures.items():
             signatures.add_metric((key,), count)
         yield signatures
-        yield GaugeMetricFamily(
-            "lyftr_previous_key_last_used_timestamp_seconds",
-            "When a previous key last fitted, since 1970; 0: not since the start.",
-            value=self._previous_used,
+        tokens = CounterMetricFamily(
+            "lyftr_tokens_refused", "Requests without the right token.", labels=("token",)
         )
+        for token, count in self._tokens_refused.items():
+            tokens.add_metric((token,), count)
+        yield tokens
 
     def _latency(self) -> Iterable[Metric]:
         every = Histogram(LATENCY_MS)

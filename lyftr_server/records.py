@@ -76,6 +76,14 @@ class StoredRefusal(NamedTuple):
     body: bytes
 
 
+class Erased(NamedTuple):
+    """How much an erasure took."""
+
+    messages: int = 0
+    events: int = 0
+    refused: int = 0
+
+
 # The source whose messages are whole as they are: one a body, and nothing else in it.
 NATIVE = "native"
 

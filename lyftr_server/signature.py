@@ -18,13 +18,17 @@ _MAX_LISTED = 16
 _PREFIX = "whsec_"
 
 # What the keys of a sender are called, in the order in which they are given.
-PREVIOUS = "previous"
-KEY_NAMES = ("current", PREVIOUS)
+KEY_NAMES = ("current", "previous")
 
 
 def sign(secret: bytes, body: bytes) -> str:
     """Return the HMAC-SHA256 of `body` as 64 lower-case hexadecimal digits."""
     return hmac.new(secret, body, sha256).hexdigest()
+
+
+def keyed_hash(key: bytes, text: bytes) -> bytes:
+    """Return the HMAC-SHA256 of `text`: 32 bytes that tell nothing of it without the key."""
+    return hmac.digest(key, text, "sha256")
 
 
 def sign_sha1(secret: bytes, text: bytes) -> str:

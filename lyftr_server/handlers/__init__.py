@@ -6,6 +6,7 @@ from urllib.parse import unquote_to_bytes
 
 from ..base import BaseHandler
 from ..sources import Source
+from .admin import PersonHandler
 from .docs import (
     DocsHandler,
     InitScriptHandler,
@@ -65,6 +66,7 @@ EXACT: dict[str, type[BaseHandler]] = {
 PATTERNS: tuple[tuple[re.Pattern[str], type[BaseHandler]], ...] = (
     (re.compile(r"/messages/([^/]+)"), MessageHandler),
     (re.compile(r"/messages/([^/]+)/payload"), PayloadHandler),
+    (re.compile(r"/people/([^/]+)"), PersonHandler),
     (re.compile(r"/inspector/assets/([^/]+)/([^/]+)"), InspectorFileHandler),
 )
 

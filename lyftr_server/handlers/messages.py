@@ -11,6 +11,7 @@ from ..base import PRIVATE, RETRY_AFTER, STREAM_BYTES, BaseHandler, Refused
 from ..records import Message, StoredMessage, iso
 from ..schema import MessageQuery, parse_no_query, parse_query, parse_timeline_query
 from ..store import Page
+from .admin import MessageErasingHandler
 
 # At a time: each may hold rows that its client does not read.
 EXPORTS = 32
@@ -27,8 +28,6 @@ class ReadHandler(BaseHandler):
 
     def check(self) -> None:
         super().check()
-        self.check_host()
-        self.check_site()
         self.check_read_token()
         if self.application.reads[self.request.remote_ip] >= WAITING_READS:
             raise Refused(503, "too many reads of one client at a time", headers=[RETRY_AFTER])
@@ -97,10 +96,17 @@ class MessagesHandler(ReadHandler):
         self.reply_json(200, content, [*PRIVATE, *links])
 
 
-class MessageHandler(ReadHandler):
-    """GET /messages/{message_id}: one message."""
+class MessageHandler(ReadHandler, MessageErasingHandler):
+    """/messages/{message_id}: one message; DELETE erases it."""
 
     route = "/messages/{message_id}"
+    methods = ("GET", "HEAD", "DELETE")
+
+    def check(self) -> None:
+        if self.request.method == "DELETE":
+            self.check_erasing()
+        else:
+            super().check()
 
     async def get(self, message_id: str) -> None:
         parse_no_query(self.request.query_arguments)

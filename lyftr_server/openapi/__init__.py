@@ -39,6 +39,7 @@ def document(table: Sequence[type[Source]] = SOURCES) -> Json:
         "servers": [{"url": "/"}],
         "tags": [
             {"name": "messages", "description": "Bring messages in, and get them out."},
+            {"name": "erasing", "description": "What must go, goes without a trace."},
             {"name": "operations", "description": "What operators and their tools ask."},
             {"name": "documentation", "description": "Pages for browsers."},
         ],
@@ -52,7 +53,12 @@ def document(table: Sequence[type[Source]] = SOURCES) -> Json:
                     "type": "http",
                     "scheme": "bearer",
                     "description": "Needed only when the server runs with READ_TOKEN.",
-                }
+                },
+                "adminToken": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "ADMIN_TOKEN; the server without it has nothing to erase with.",
+                },
             },
         },
     }

@@ -62,7 +62,12 @@ def _message_paths() -> Json:
                     "422": invalid,
                 },
                 parameters=[_MESSAGE_ID],
-            )
+            ),
+            "delete": _erase("eraseMessage", "Erase a message", _MESSAGE_ID),
+        },
+        "/people/{number}": {
+            "get": _erase("countPerson", "How much an erasure would take", _NUMBER),
+            "delete": _erase("erasePerson", "Erase all from, to and about a person", _NUMBER),
         },
         "/messages/{message_id}/payload": {
             "get": _read(
@@ -269,18 +274,36 @@ _REFUSED: Json = {
 }
 
 
-def _read(name: str, summary: str, answers: dict[str, Json], **more: Any) -> Json:
-    """An operation that shows messages: behind READ_TOKEN, and in need of the database."""
-    refusals = {
+def _erase(name: str, summary: str, parameter: Json) -> Json:
+    """An operation of the admin's: behind ADMIN_TOKEN, and not there without one."""
+    answers = {
+        "200": answer("How much went.", ref("schemas", "Erased"), _ERASED),
+        "400": ref("responses", "BadRequest"),
         "401": ref("responses", "NoToken"),
-        "403": ref("responses", "OtherSite"),
-        "421": ref("responses", "OtherName"),
+        "404": ref("responses", "NoSuchMessage"),
+        "422": ref("responses", "Invalid"),
         "503": ref("responses", "NoStorage"),
     }
+    security: list[Json] = [{"adminToken": []}]
+    return operation("erasing", name, summary, answers, security=security, parameters=[parameter])
+
+
+def _read(name: str, summary: str, answers: dict[str, Json], **more: Any) -> Json:
+    """An operation that shows messages: behind READ_TOKEN, and in need of the database."""
+    refusals = {"401": ref("responses", "NoToken"), "503": ref("responses", "NoStorage")}
     security: list[Json] = [{}, {"readToken": []}]
     return operation("messages", name, summary, answers | refusals, security=security, **more)
 
 
+_NUMBER: Json = {
+    "name": "number",
+    "in": "path",
+    "required": True,
+    "description": "As from and to have it; its plus may be left out.",
+    "schema": {"type": "string", "minLength": 1},
+    "example": EXAMPLE["from"],
+}
+_ERASED = {"messages": 12, "events": 31, "refused": 0}
 _DETAIL = EXAMPLE | {"source": "native", "received_at": "2025-01-15T10:00:01.250000Z"}
 _PAGE = {"data": [EXAMPLE], "total": 1, "limit": 50, "offset": 0, "next_cursor": None}
 _STATS = {
@@ -320,15 +343,7 @@ def _operations_paths() -> Json:
         "/health": get("getHealth", "As /health/live", alive),
         "/health/live": get("getLiveness", "Whether the process runs", alive),
         "/health/ready": get("getReadiness", "Whether to send deliveries here", ready),
-        "/metrics": get(
-            "getMetrics",
-            "Metrics for Prometheus",
-            {
-                "200": metrics,
-                "403": ref("responses", "OtherSite"),
-                "421": ref("responses", "OtherName"),
-            },
-        ),
+        "/metrics": get("getMetrics", "Metrics for Prometheus", {"200": metrics}),
         "/": get(
             "getRoot",
             "What this is",
@@ -359,10 +374,7 @@ def _documentation_paths() -> Json:
                 "documentation",
                 "getInspector",
                 "A page that shows what arrives",
-                {
-                    "200": answer_in("A page for browsers.", {"text/html": page}),
-                    "421": ref("responses", "OtherName"),
-                },
+                {"200": answer_in("A page for browsers.", {"text/html": page})},
             )
         },
         "/openapi.json": {

@@ -4,6 +4,7 @@ from typing import Any
 
 from voluptuous_openapi import UNSUPPORTED, OpenApiVersion, convert
 
+from ..records import Erased
 from ..schema import MESSAGE, QUERY
 
 Json = dict[str, Any]
@@ -90,6 +91,7 @@ def schemas() -> Json:
         **_kept(fault),
         "Stats": object_of(stats),
         "Timeline": object_of({"by": {"enum": ["hour", "day"]}, "data": _buckets()}),
+        "Erased": object_of(dict.fromkeys(Erased._fields, _COUNT)),
         "Error": object_of({"detail": {"type": "string"}}),
         "Faults": object_of(
             {"detail": {"type": "array", "minItems": 1, "items": object_of(fault)}}

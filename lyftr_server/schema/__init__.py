@@ -1,6 +1,6 @@
 """What a client may send: a message in a body, or a query in a URL. Voluptuous schemas decide."""
 
-from .faults import UNKNOWN, Fault, Invalid
+from .faults import Fault, Invalid
 from .message import MAX_MESSAGE_ID, MAX_TEXT, MESSAGE, parse_message
 from .query import (
     EVENT_QUERY,
@@ -18,8 +18,8 @@ from .query import (
     parse_no_query,
     parse_query,
     parse_refused_query,
+    parse_sender,
     parse_timeline_query,
-    query_place,
 )
 from .strict_json import parse_json
 
@@ -34,7 +34,6 @@ __all__ = [
     "QUERY",
     "REFUSED_QUERY",
     "TIMELINE_QUERY",
-    "UNKNOWN",
     "EventQuery",
     "Fault",
     "Invalid",
@@ -47,6 +46,6 @@ __all__ = [
     "parse_no_query",
     "parse_query",
     "parse_refused_query",
+    "parse_sender",
     "parse_timeline_query",
-    "query_place",
 ]

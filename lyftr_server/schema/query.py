@@ -8,7 +8,7 @@ from typing import Any
 
 import voluptuous as vol
 
-from .faults import UNKNOWN, Broken, Fault, Invalid, described, validate
+from .faults import Broken, Fault, Invalid, described, validate
 from .message import msisdn, timestamp
 
 MAX_QUERY = 256
@@ -281,6 +281,17 @@ def parse_timeline_query(arguments: Arguments) -> TimelineQuery:
     return TimelineQuery(**_fields(TIMELINE_QUERY, arguments))
 
 
+def parse_sender(value: str) -> str:
+    """Return a person's number (with its plus) or user id, as `from` has it, or raise Invalid."""
+    try:
+        found = _sender(value)
+    except Broken as error:
+        raise Invalid(Fault(("path", "number"), error.msg, error.type)) from None
+    if found is None:
+        raise Invalid(Fault(("path", "number"), "must not be empty", "string_too_short"))
+    return found
+
+
 def parse_event_query(arguments: Arguments) -> EventQuery:
     """As parse_query, for events."""
     fields = _fields(EVENT_QUERY, arguments)
@@ -299,21 +310,16 @@ def parse_no_query(arguments: Arguments) -> None:
     _fields(NO_QUERY, arguments)
 
 
-def query_place(name: str) -> tuple[str, ...]:
-    """Return the place of a parameter, whatever it is called."""
-    return ("query", name if _NAME.fullmatch(name) else "?")
-
-
 def _fields(schema: vol.Schema, arguments: Arguments) -> dict[str, Any]:
     """Return the validated arguments. One that we do not know is a fault: it asks for something."""
     given: dict[str, str] = {}
     known = {str(key) for key in schema.schema}
     for name, values in arguments.items():
-        place = query_place(name)
+        place = ("query", name if _NAME.fullmatch(name) else "?")
         if name not in known:
             names = ", ".join(sorted(known))
             msg = f"is no parameter of this route: {names}" if names else "is no parameter"
-            raise Invalid(Fault(place, msg, UNKNOWN))
+            raise Invalid(Fault(place, msg, "extra_forbidden"))
         if len(values) > 1:
             raise Invalid(Fault(place, "must not be given twice", "duplicate_key"))
         try:

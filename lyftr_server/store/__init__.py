@@ -5,7 +5,7 @@ from collections.abc import Callable
 from ..config import Config
 from .cursor import instant
 from .errors import Fatal, QueueFull, Stopped, StoreError, Unopenable, Unusable
-from .limits import Limits
+from .limits import Limits, Policy
 from .message_store import MessageStore
 from .pages import Page, Rows
 
@@ -37,5 +37,6 @@ def store_of(config: Config, on_fatal: Callable[[str], None]) -> MessageStore:
         dedupe_by=config.dedupe_by,
         queue_limit=config.queue_limit,
         refused_limits=Limits(bodies=config.refused_limit),
+        policy=Policy(config.retention_days, config.tombstone_days),
         on_fatal=on_fatal,
     )

@@ -22,8 +22,10 @@ MAX_BATCH = 256
 MAX_REFUSALS = 4
 # Upkeep begins when nobody came for so long. Whoever comes meanwhile waits for one piece of it.
 IDLE_SECONDS = 0.05
-# A piece of upkeep that failed is tried again after this time.
+# A piece of upkeep that failed is tried again after this time, and so often it is looked whether
+# something has come up.
 UPKEEP_RETRY_SECONDS = 5.0
+UPKEEP_LOOK_SECONDS = 5.0
 
 Item = Delivery | Refusal
 
@@ -128,6 +130,10 @@ class Commits:
             self._wake.set()
         await asyncio.shield(self._probe)
 
+    def wake(self) -> None:
+        """Look whether there is upkeep to do."""
+        self._wake.set()
+
     async def close(self) -> None:
         """Commit what waits, then end."""
         self._closing = True
@@ -172,7 +178,7 @@ class Commits:
     async def _idle(self) -> None:
         """Wait for work; when none comes, do what can wait."""
         self._wake.clear()
-        patience = IDLE_SECONDS if self._may_keep_up else UPKEEP_RETRY_SECONDS
+        patience = IDLE_SECONDS if self._may_keep_up else UPKEEP_LOOK_SECONDS
         try:
             async with asyncio.timeout(patience):
                 await self._wake.wait()

@@ -1,4 +1,4 @@
-"""How much of what was refused is kept, on every engine."""
+"""How much is kept, and for how long, on every engine."""
 
 from typing import NamedTuple
 
@@ -8,3 +8,10 @@ class Limits(NamedTuple):
 
     bodies: int = 10_000
     size: int = 256 << 20
+
+
+class Policy(NamedTuple):
+    """How long messages are kept (None: for ever), and how long their ids are remembered."""
+
+    retention_days: float | None = None
+    tombstone_days: float = 30

@@ -10,6 +10,7 @@ from typing import Any
 from ..metrics import Gauge, StoreMetrics
 from ..records import (
     Delivery,
+    Erased,
     Message,
     Refusal,
     Result,
@@ -19,6 +20,7 @@ from ..records import (
 )
 from ..schema import EventQuery, MessageQuery, RefusedQuery, TimelineQuery
 from .commits import MAX_BATCH, Commits, Item
+from .errors import StoreError
 from .pages import Page, Rows
 
 
@@ -43,6 +45,8 @@ class MessageStore(ABC):
         self.queue_limit = queue_limit
         self._max_batch = max_batch
         self._on_fatal = on_fatal
+        # Hears the ids of messages that were erased.
+        self.on_erased: Callable[[Sequence[str]], None] = lambda ids: None
         self._commits: Commits
 
     async def open(self) -> None:
@@ -91,6 +95,17 @@ class MessageStore(ABC):
     async def ping(self) -> None:
         """Return if the database answers and a write succeeds; else StoreError."""
         await asyncio.gather(self._commits.ping(), self.answers())
+
+    async def erase(self, *, person: str | None = None, message_id: str | None = None) -> Erased:
+        """Erase all of a person's, or one message; return once no byte of it is left.
+
+        It goes on when the caller leaves, and after a restart. StoreError before it has begun.
+        """
+        raise StoreError("this engine cannot erase")
+
+    async def erasable(self, person: str) -> Erased:
+        """Return what erase() would take; it looks at everything, and changes nothing."""
+        raise StoreError("this engine cannot erase")
 
     # -- for an engine to say
 

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from ...records import NATIVE, Delivery, Message, Refusal, Result
 from ..limits import Limits
 from . import events, refused
 from .sql import json_row, transaction
+from .tombstones import Tombstones
 
 _COLUMNS = "message_id, from_msisdn, to_msisdn, ts, text, created_at"
 # Rows in one statement.
@@ -53,11 +54,18 @@ def insert(
     batch: Sequence[Delivery | Refusal],
     last_seq: int,
     limits: Limits,
+    tombstones: Tombstones,
 ) -> Inserted:
-    """Commit a batch, all of it or nothing. `last_seq`: the last before it."""
+    """Commit a batch, all of it or nothing. `last_seq`: the last before it.
+
+    A message that is buried is left out, and is a duplicate.
+    """
     now_us = time.time_ns() // 1000
     deliveries = [item for item in batch if isinstance(item, Delivery)]
-    if len(deliveries) == len(batch) and all(item.source == NATIVE for item in deliveries):
+    buried = tombstones.buried(db, (m.message_id for item in deliveries for m in item.messages))
+    if buried:
+        deliveries = [_without(delivery, buried) for delivery in deliveries]
+    elif len(deliveries) == len(batch) and all(item.source == NATIVE for item in deliveries):
         return _insert_native(db, deliveries, last_seq, limits, now_us)
     with transaction(db):
         messages = [message for delivery in deliveries for message in delivery.messages]
@@ -74,6 +82,14 @@ def insert(
         for item in batch
     ]
     return Inserted(found, created, end)
+
+
+def _without(delivery: Delivery, buried: Collection[str]) -> Delivery:
+    kept = [n for n, each in enumerate(delivery.messages) if each.message_id not in buried]
+    return delivery._replace(
+        messages=tuple(delivery.messages[n] for n in kept),
+        payloads=tuple(delivery.payloads[n] for n in kept if delivery.payloads),
+    )
 
 
 def _insert_native(

@@ -8,10 +8,11 @@ from ...records import NATIVE, Message, StoredEvent, StoredMessage, StoredRefusa
 from ...schema import EventQuery, MessageQuery, RefusedQuery
 from .. import cursor
 from ..cursor import FIRST, LAST, Key, Position
+from ..errors import Stopped
 from ..pages import Found, Page, Rows, beside, found
 from . import events, following, listing, matching, refused
 from .listing import Scope
-from .sql import Pieces, Stop, answer, snapshot
+from .sql import Stop, snapshot
 
 DAY_US = 86_400_000_000
 MINUTE_US = 60_000_000
@@ -21,20 +22,15 @@ REFUSED_BYTES = 4 << 20
 
 
 def page(db: sqlite3.Connection, query: MessageQuery, stop: Stop) -> Page:
-    """Do page_in_pieces(), until `stop`."""
-    return answer(page_in_pieces(db, query), stop)
-
-
-def page_in_pieces(db: sqlite3.Connection, query: MessageQuery) -> Pieces[Page]:
-    """Return the page that `query` asks for. Invalid for a bad cursor."""
+    """Return the page that `query` asks for. Invalid for a bad cursor; Stopped."""
+    if stop():
+        raise Stopped
     if query.order == "stored":
-        return (yield from _page_as_stored(db, query))
+        return _page_as_stored(db, query, stop)
     signing = _cursor_key(db)
     start = cursor.decode(signing, query.cursor, query) if query.cursor else None
-    if query.q:
-        found, total = yield from _page_of_matches(db, query, start)
-    else:
-        found, total = _page_of_all(db, query, start)
+    look = _page_of_matches if query.q else _page_of_all
+    found, total = look(db, query, start, stop)
 
     def token(key: Key | None, backward: bool) -> str | None:
         return key and cursor.encode(signing, Position(backward, key), query)
@@ -45,14 +41,13 @@ def page_in_pieces(db: sqlite3.Connection, query: MessageQuery) -> Pieces[Page]:
     return Page(found.data, total, later, earlier)
 
 
-def _page_as_stored(db: sqlite3.Connection, query: MessageQuery) -> Pieces[Page]:
+def _page_as_stored(db: sqlite3.Connection, query: MessageQuery, stop: Stop) -> Page:
     """Return the page after a place in the order of storing: there is always a next one."""
     scope = listing.scope(query)
     place = query.cursor or following.BEGINNING
-    rows, places = yield from following.in_pieces(db, query, place, query.limit, name="cursor")
+    rows, places = following.follow(db, query, place, query.limit, stop, name="cursor")
     if query.q:
-        wanted = matching.begin(db, query.q, scope)
-        total = (yield from matching.matches(db, wanted, 0)).total
+        total = matching.matches(db, matching.begin(db, query.q, scope, stop), 0).total
     else:
         with snapshot(db):
             total = listing.count(db, scope)
@@ -74,7 +69,7 @@ def _cursor_key(db: sqlite3.Connection) -> bytes:
 
 
 def _page_of_all(
-    db: sqlite3.Connection, query: MessageQuery, start: Position | None
+    db: sqlite3.Connection, query: MessageQuery, start: Position | None, _stop: Stop
 ) -> tuple[Found, int]:
     scope = listing.scope(query)
     with snapshot(db):
@@ -85,17 +80,16 @@ def _page_of_all(
 
 
 def _page_of_matches(
-    db: sqlite3.Connection, query: MessageQuery, start: Position | None
-) -> Pieces[tuple[Found, int]]:
-    wanted = matching.begin(db, query.q or "", listing.scope(query))
-    matches = yield from matching.matches(db, wanted, query.offset + query.limit)
+    db: sqlite3.Connection, query: MessageQuery, start: Position | None, stop: Stop
+) -> tuple[Found, int]:
+    wanted = matching.begin(db, query.q or "", listing.scope(query), stop)
+    matches = matching.matches(db, wanted, query.offset + query.limit)
     if start is None and _beyond(query, matches.total):
         found = Found([], FIRST, None)
     elif start is None:
-        window = _window(query, matches.total)
-        found = yield from matching.at_offset(db, wanted, matches, *window)
+        found = matching.at_offset(db, wanted, matches, *_window(query, matches.total))
     else:
-        found = yield from matching.at_position(db, wanted, matches, start, query.limit)
+        found = matching.at_position(db, wanted, matches, start, query.limit)
     return found, matches.total
 
 
@@ -128,32 +122,21 @@ def _at_position(db: sqlite3.Connection, scope: Scope, limit: int, start: Positi
 def chunk(
     db: sqlite3.Connection, query: MessageQuery, after: Key | None, size: int, stop: Stop
 ) -> list[Message]:
-    """Do chunk_in_pieces(), until `stop`."""
-    return answer(chunk_in_pieces(db, query, after, size), stop)
+    """Return the next `size` rows of the listing after `after`; none at its end. Stopped.
 
-
-def chunk_in_pieces(
-    db: sqlite3.Connection, query: MessageQuery, after: Key | None, size: int
-) -> Pieces[list[Message]]:
-    """Return the next `size` rows of the listing after `after`; none at its end.
-
-    Each piece is a short snapshot of its own, so a long export holds back no checkpoint.
+    Each call is a short snapshot of its own, so a long export holds back no checkpoint.
     """
+    if stop():
+        raise Stopped
     scope = listing.scope(query)
     backward = query.order == "desc"
     place = after or (scope.last if backward else scope.first)
     sides = {"backward": backward, "inclusive": after is None}
     if query.q:
-        wanted = matching.begin(db, query.q, scope)
-        return (yield from matching.after(db, wanted, place, size, **sides))
+        wanted = matching.begin(db, query.q, scope, stop)
+        return matching.after(db, wanted, place, size, **sides)
     found = listing.rows(db, scope, place, size, **sides)
     return found[::-1] if backward else found
-
-
-def few_matches(db: sqlite3.Connection, query: MessageQuery) -> Pieces[list[int] | None]:
-    """Return the seqs of all that an export with `q` has, in its order; None: they are many."""
-    wanted = matching.begin(db, query.q or "", listing.scope(query))
-    return (yield from matching.in_order(db, wanted, backward=query.order == "desc"))
 
 
 def message(db: sqlite3.Connection, message_id: str) -> StoredMessage | None:

@@ -252,8 +252,21 @@ CREATE TRIGGER refused_delete AFTER DELETE ON refused BEGIN
 END;
 """
 
+# 5: what must not come back (see tombstones.py), and what is to go (see erasure.py) until it is.
+KEEPING_LESS = """
+CREATE TABLE tombstones (
+    hash BLOB PRIMARY KEY, until INTEGER NOT NULL -- seconds since 1970
+) STRICT, WITHOUT ROWID;
+CREATE INDEX tombstones_by_until ON tombstones (until);
+INSERT INTO keys VALUES ('tombstone', randomblob(32));
+CREATE TABLE erasures (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, person TEXT, message_id TEXT,
+    CHECK ((person IS NULL) <> (message_id IS NULL))
+) STRICT;
+"""
+
 # STEPS[n] brings version n to n + 1. A released step never changes.
-STEPS = (MESSAGES, COUNTS + RECOUNT + COUNT_TRIGGERS, SEARCH, DELIVERIES)
+STEPS = (MESSAGES, COUNTS + RECOUNT + COUNT_TRIGGERS, SEARCH, DELIVERIES, KEEPING_LESS)
 VERSION = len(STEPS)
 
 
@@ -286,6 +299,9 @@ def check(db: sqlite3.Connection) -> int:
 def migrate(db: sqlite3.Connection) -> None:
     """Bring the database to this version, each step and its number in one transaction."""
     created = check(db) == 0
+    if created:
+        # Said before the first table, or never: what is deleted can go back to the file system.
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     while (version := check(db)) < VERSION:
         _step(db, version, quiet=created)
     _start_over_for_other_unicode(db)

@@ -11,20 +11,21 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ...metrics import Gauge
-from ...records import Message, Result, StoredEvent, StoredMessage, StoredRefusal
+from ...records import Erased, Message, Result, StoredEvent, StoredMessage, StoredRefusal
 from ...schema import EventQuery, MessageQuery, RefusedQuery, TimelineQuery
 from ..commits import Item
 from ..cursor import key_of
 from ..errors import Fatal, StoreError, Unopenable, Unusable
-from ..limits import Limits as RefusedLimits
+from ..limits import Limits, Policy
 from ..message_store import MessageStore
 from ..pages import Page, Rows, fitting
-from . import following, listing, reads, schema, search, timeline, upkeep, verify
+from . import erasure, following, reads, schema, search, timeline, upkeep, verify
 from .connection import Connection, open_reader, open_writer
 from .files import Files, create_private, lock, make_folder
 from .insert import CONTENT_DEDUPE, insert
+from .keeping import Keeping
 from .reader import Reader
-from .sql import Pieces
+from .tombstones import Tombstones
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,8 @@ class SqliteStore(MessageStore):
         path: Path,
         *,
         dedupe_by: str = "message_id",
-        refused_limits: RefusedLimits = RefusedLimits(),  # noqa: B008 - immutable
+        refused_limits: Limits = Limits(),  # noqa: B008 - immutable
+        policy: Policy = Policy(),  # noqa: B008 - immutable
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -74,6 +76,10 @@ class SqliteStore(MessageStore):
         self._more_upkeep = True  # at the start somebody may have deleted messages by hand
         self._upkept_at = 0.0
         self._index_damaged = False
+        self._policy = policy
+        self._tombstones: Tombstones
+        self._keeping: Keeping
+        self._erasing: dict[int, asyncio.Future[Erased]] = {}
 
     @property
     def name(self) -> str:
@@ -100,6 +106,9 @@ class SqliteStore(MessageStore):
             self._listings = Reader(await self._opened(open_reader(self.path)))
             self._searches = Reader(await self._opened(open_reader(self.path)))
             self._health = Reader(await self._opened(open_reader(self.path)))
+            self._tombstones = await writing.run(Tombstones)
+            erasing = bool(await writing.run(erasure.ordered))
+            self._keeping = Keeping(self._write, self.path, self._policy, self._tombstones, erasing)
             self.files.check()
         except (sqlite3.Error, OSError, StoreError) as error:
             await self._close()
@@ -126,7 +135,7 @@ class SqliteStore(MessageStore):
 
     async def commit(self, batch: Sequence[Item]) -> Sequence[Result]:
         results, created, self._last_seq = await self._write(
-            insert, batch, self._last_seq, self._refused_limits
+            insert, batch, self._last_seq, self._refused_limits, self._tombstones
         )
         # After the commit and before any answer: a commit into a file that nobody can find again
         # is not stored. Not in the connection's thread, which would wait for the GIL after each.
@@ -148,6 +157,24 @@ class SqliteStore(MessageStore):
         self._check_files()
 
     async def upkeep(self) -> None:
+        if self._keeping.due or (self._keeping.busy and not self._index_waits):
+            await self._keep()
+        elif self._index_waits:
+            await self._index()
+        else:
+            await self._keeping.shrink()
+
+    async def _keep(self) -> None:
+        """Do a piece of retention or erasure, and tell whoever waits for it."""
+        ids, ended = await self._keeping.piece()
+        if ids:
+            self.on_erased(ids)
+        for erasure_id, erased in ended.items():
+            waiting = self._erasing.pop(erasure_id, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(erased)
+
+    async def _index(self) -> None:
         if self._index_damaged:
             await self._write(upkeep.start_over)
             self._index_damaged = False
@@ -158,14 +185,29 @@ class SqliteStore(MessageStore):
         self._upkept_at = time.monotonic()
 
     @property
-    def upkeep_waits(self) -> bool:
+    def _index_waits(self) -> bool:
         if self._unfolded or self._more_upkeep:
             return True
         return time.monotonic() >= self._upkept_at + upkeep.LOOK_SECONDS
 
     @property
+    def upkeep_waits(self) -> bool:
+        return self._keeping.waits or self._index_waits
+
+    @property
     def upkeep_due(self) -> bool:
-        return self._unfolded >= upkeep.FOLD_BACKLOG
+        return self._keeping.due or self._unfolded >= upkeep.FOLD_BACKLOG
+
+    async def erase(self, *, person: str | None = None, message_id: str | None = None) -> Erased:
+        waiting: asyncio.Future[Erased] = asyncio.get_running_loop().create_future()
+        number = await self._write(erasure.order, person=person, message_id=message_id)
+        self._erasing[number] = waiting
+        self._keeping.erasing = True
+        self._commits.wake()
+        return await asyncio.shield(waiting)
+
+    async def erasable(self, person: str) -> Erased:
+        return await self._read(self._searches, erasure.count, person)
 
     async def _write(
         self,
@@ -195,7 +237,7 @@ class SqliteStore(MessageStore):
 
     async def page(self, query: MessageQuery) -> Page:
         reader = self._searches if query.q else self._listings
-        return await self._read_long(reader, reads.page_in_pieces, query)
+        return await self._read(reader, reads.page, query, reader.stopped)
 
     async def message(self, message_id: str) -> StoredMessage | None:
         return await self._read(self._listings, reads.message, message_id)
@@ -221,21 +263,16 @@ class SqliteStore(MessageStore):
         Each chunk is a short read of its own: a long export holds back no checkpoint.
         """
         after, place, size = None, following.BEGINNING, EXPORT_ROWS
-        reader = self._searches
+        reader, stopped = self._searches, self._searches.stopped
         places: list[str] = []
-        seqs: list[int] | None = None
-        if query.q and query.order != "stored":
-            seqs = await self._read_long(reader, reads.few_matches, query)
         while True:
             began = time.monotonic()
             if query.order == "stored":
-                rows, places = await self._read_long(
-                    reader, following.in_pieces, query, place, size
+                rows, places = await self._read(
+                    reader, following.follow, query, place, size, stopped
                 )
-            elif seqs is not None:
-                rows, seqs = await self._read(reader, listing.first_by_seq, seqs, size)
             else:
-                rows = await self._read_long(reader, reads.chunk_in_pieces, query, after, size)
+                rows = await self._read(reader, reads.chunk, query, after, size, stopped)
             if not rows:
                 return
             rows = fitting(rows)
@@ -259,7 +296,7 @@ class SqliteStore(MessageStore):
         # What everybody waits for is a few rows; what one asks for may be far apart.
         every = query.q is None and query.sender is None and query.since is None
         reader = self._listings if every else self._searches
-        return await self._read_long(reader, following.in_pieces, query, after, limit)
+        return await self._read(reader, following.follow, query, after, limit, reader.stopped)
 
     async def search_backlog(self) -> int:
         """Return the number of messages above the search index's watermark."""
@@ -268,9 +305,11 @@ class SqliteStore(MessageStore):
     async def gauges(self) -> Sequence[Gauge]:
         disk = self.files.disk_bytes()
         backlog: int | None = None
+        expired: int | None = None
         with contextlib.suppress(StoreError, TimeoutError):
             async with asyncio.timeout(GAUGE_SECONDS):
                 backlog = await self.search_backlog()
+                expired = await self._read(self._health, self._keeping.backlog)
         return [
             Gauge(
                 "lyftr_search_backlog_messages",
@@ -280,6 +319,12 @@ class SqliteStore(MessageStore):
             Gauge(
                 "lyftr_database_bytes", "Size of the database file.", self.files.database_bytes()
             ),
+            Gauge(
+                "lyftr_retention_backlog_messages",
+                "Messages that have expired and are not deleted yet.",
+                expired,
+            ),
+            Gauge("lyftr_erasures_waiting", "Erasures under way.", len(self._erasing)),
             Gauge("lyftr_wal_bytes", "Size of the write-ahead log.", self.files.wal_bytes()),
             Gauge("lyftr_disk_free_bytes", "Free on the database's disk.", disk and disk[0]),
             Gauge("lyftr_disk_size_bytes", "Size of the database's disk.", disk and disk[1]),
@@ -295,25 +340,10 @@ class SqliteStore(MessageStore):
         try:
             return await reader.run(work, *args, **kwargs)
         except sqlite3.Error as error:
-            raise self._failed_read(error) from error
-
-    async def _read_long(
-        self,
-        reader: Reader,
-        work: Callable[Concatenate[sqlite3.Connection, P], Pieces[T]],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        try:
-            return await reader.run_in_pieces(work, *args, **kwargs)
-        except sqlite3.Error as error:
-            raise self._failed_read(error) from error
-
-    def _failed_read(self, error: sqlite3.Error) -> StoreError:
-        self.metrics.errors += 1
-        if upkeep.damaged(error):
-            self._index_damaged = self._more_upkeep = True
-        return StoreError(str(error))
+            self.metrics.errors += 1
+            if upkeep.damaged(error):
+                self._index_damaged = self._more_upkeep = True
+            raise StoreError(str(error)) from error
 
 
 # What only a person can mend; a lock or an I/O error may pass by itself.
@@ -345,6 +375,8 @@ def _make_durable(db: sqlite3.Connection) -> None:
     if mode != "wal":
         raise Unusable(f"the file system allows no write-ahead log (journal mode {mode})")
     db.execute("PRAGMA synchronous = FULL")
+    # What is deleted is overwritten; an insert pays nothing for it.
+    db.execute("PRAGMA secure_delete = ON").fetchall()
 
 
 def _repair_counts(db: sqlite3.Connection) -> None:

@@ -1,0 +1,118 @@
+"""Keeping less, in turn with commits: what expired, what is erased, and the file's size."""
+
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...records import Erased
+from ..limits import Policy
+from . import erasure
+from .retention import DAY_SECONDS, Retention
+from .tombstones import Tombstones
+
+# How often it is looked whether anything has expired.
+LOOK_SECONDS = 20.0
+# Beside deliveries, retention and erasures take a fifth of the time, and no more.
+REST = 4
+# Free pages that stay in the file for what comes next, and those that one piece gives back.
+SPARE_PAGES = 256
+SHRINK_PAGES = 64
+
+Write = Callable[..., Awaitable[Any]]
+# The ids of messages that went, and how much each erasure took that is done.
+Ended = tuple[Sequence[str], dict[int, Erased]]
+
+
+class Keeping:
+    """Knows what is to go, and makes it go a piece at a time."""
+
+    def __init__(
+        self,
+        write: Write,
+        path: Path,
+        policy: Policy,
+        tombstones: Tombstones,
+        erasing: bool,
+    ) -> None:
+        self.erasing = erasing
+        self._write = write
+        self._path = path
+        self._policy = policy
+        self._tombstones = tombstones
+        self._retention = Retention(policy, tombstones)
+        self._looked_at = float("-inf")
+        self._expiring = False
+        self._eraser: erasure.Eraser | None = None
+        self._shrinking = True
+        self._rested_at = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether messages are to go."""
+        return self._expiring or self.erasing
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is anything to do; it looks from time to time whether any has expired."""
+        now = time.monotonic()
+        if now - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = now
+            self._expiring = self._policy.retention_days is not None or self._tombstones.any
+        return self.busy or self._shrinking
+
+    @property
+    def due(self) -> bool:
+        """Whether it is to go beside deliveries too: for a share of the time."""
+        return self.busy and time.monotonic() >= self._rested_at
+
+    async def piece(self) -> Ended:
+        """Do a piece; return the ids that went with it, and the erasures that it ended."""
+        started = time.monotonic()
+        try:
+            return await (self._expire() if self._expiring else self._erase())
+        finally:
+            now = time.monotonic()
+            self._rested_at = now + REST * (now - started)
+
+    async def shrink(self) -> None:
+        """Give some free pages back to the file system."""
+        self._shrinking = await self._write(shrink)
+
+    def backlog(self, db: sqlite3.Connection) -> int:
+        """Return how many messages have expired and are not deleted yet."""
+        return self._retention.backlog(db, time.time())
+
+    async def _expire(self) -> Ended:
+        if await self._write(self._retention.piece, time.time()):
+            self._shrinking = True
+        else:
+            self._expiring = False
+        return (), {}
+
+    async def _erase(self) -> Ended:
+        if self._eraser is None:
+            until = time.time() + self._policy.tombstone_days * DAY_SECONDS
+            self._eraser = erasure.Eraser(self._path, self._tombstones, until)
+        eraser, self._eraser = self._eraser, None  # whose piece fails begins again
+        ids = await self._write(eraser.piece)
+        if ids is not None:
+            self._eraser = eraser
+            return ids, {}
+        self.erasing = bool(await self._write(erasure.ordered))  # some may have come meanwhile
+        return (), eraser.done
+
+
+def shrink(db: sqlite3.Connection) -> bool:
+    """Give some free pages back to the file system; tell whether there are more.
+
+    Only a file that was made so, or made anew since, can give them back; else they are used again.
+    """
+    (mode,) = db.execute("PRAGMA auto_vacuum").fetchone()
+    (free,) = db.execute("PRAGMA freelist_count").fetchone()
+    surplus = free - SPARE_PAGES
+    if mode != 2 or surplus <= 0:
+        return False
+    db.execute(f"PRAGMA incremental_vacuum({min(surplus, SHRINK_PAGES)})").fetchall()
+    return bool(surplus > SHRINK_PAGES)

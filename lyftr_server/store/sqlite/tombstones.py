@@ -1,0 +1,106 @@
+"""What must not come back: a keyed hash of each message_id that expired or was erased, for a time.
+
+Nobody can tell an id from a tombstone without the key, and nobody can tell whose it was with it.
+"""
+
+import sqlite3
+import time
+from collections.abc import Collection, Iterable, Sequence
+
+from ...signature import keyed_hash
+from .sql import json_row
+
+HASH_BYTES = 16
+# Three bits of 2**27 for each tombstone: with ten million of them, one lookup in a hundred ids that
+# nobody ever buried. 16 MiB, and only where there are tombstones.
+_BITS = 27
+_PROBES = 3
+# Rows in one statement of a look at all tombstones.
+_PIECE = 50_000
+
+
+class Tombstones:
+    """Tells which ids are buried. For the thread of the connection that writes.
+
+    A delivery pays for none: without tombstones nothing is asked, and with them a filter in memory
+    answers for nearly all ids that are new.
+    """
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        (key,) = db.execute("SELECT key FROM keys WHERE name = 'tombstone'").fetchone()
+        self._key = bytes(key)
+        self._bits: bytearray | None = None
+        after: bytes | None = b""
+        while after is not None:
+            after = self._read(db, after)
+
+    def buried(
+        self, db: sqlite3.Connection, ids: Iterable[str], now: float | None = None
+    ) -> Collection[str]:
+        """Return those of `ids` that must not be stored again. `now`: seconds since 1970."""
+        if self._bits is None:
+            return ()
+        likely = {each: name for name in ids if self._maybe(each := self._hash(name))}
+        if not likely:
+            return ()
+        found = db.execute(
+            f"SELECT hash FROM tombstones WHERE hash IN ({','.join('?' * len(likely))})"
+            " AND until > ?",
+            (*likely, time.time() if now is None else now),
+        )
+        return {likely[each] for (each,) in found}
+
+    def bury(self, db: sqlite3.Connection, ids: Sequence[str], until: float) -> None:
+        """Keep these ids out until then (seconds since 1970); inside the caller's transaction."""
+        hashes = [self._hash(name) for name in ids]
+        db.executemany(
+            "INSERT INTO tombstones VALUES (?, ?)"
+            " ON CONFLICT DO UPDATE SET until = max(until, excluded.until)",
+            [(each, int(until)) for each in hashes],
+        )
+        for each in hashes:
+            self._add(each)
+
+    @property
+    def any(self) -> bool:
+        """Whether there is any, as far as is known without a look."""
+        return self._bits is not None
+
+    def _hash(self, message_id: str) -> bytes:
+        return keyed_hash(self._key, message_id.encode())[:HASH_BYTES]
+
+    def _read(self, db: sqlite3.Connection, after: bytes) -> bytes | None:
+        """Take in a piece of the table; return where the next begins, None at the end."""
+        hashes = json_row(
+            db,
+            "SELECT json_group_array(hex(hash)) FROM"
+            " (SELECT hash FROM tombstones WHERE hash > ? ORDER BY hash LIMIT ?)",
+            (after, _PIECE),
+        )
+        for each in hashes:
+            self._add(bytes.fromhex(each))
+        return bytes.fromhex(hashes[-1]) if len(hashes) == _PIECE else None
+
+    def _add(self, hash: bytes) -> None:
+        if self._bits is None:
+            self._bits = bytearray(1 << (_BITS - 3))
+        for place in _places(hash):
+            self._bits[place >> 3] |= 1 << (place & 7)
+
+    def _maybe(self, hash: bytes) -> bool:
+        bits = self._bits
+        return bits is not None and all(bits[at >> 3] & 1 << (at & 7) for at in _places(hash))
+
+
+def forget(db: sqlite3.Connection, most: int, now: float) -> int:
+    """Drop up to `most` tombstones whose time is over; return how many. In a transaction."""
+    return db.execute(
+        "DELETE FROM tombstones WHERE hash IN"
+        " (SELECT hash FROM tombstones WHERE until <= ? ORDER BY until LIMIT ?)",
+        (now, most),
+    ).rowcount
+
+
+def _places(hash: bytes) -> Iterable[int]:
+    whole = int.from_bytes(hash, "big")
+    return [whole >> _BITS * n & (1 << _BITS) - 1 for n in range(_PROBES)]

@@ -1,0 +1,220 @@
+"""What was erased is nowhere: not in a row, not in a page, not in the search index's own form."""
+
+import asyncio
+import random
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lyftr_server.records import Delivery, Erased, Event, Message, Refusal, Result
+from lyftr_server.schema import EventQuery, MessageQuery, RefusedQuery
+from lyftr_server.store.sqlite import erasure, schema, search, verify
+from lyftr_server.store.sqlite.erasure import Eraser, mentions, order, ordered
+from lyftr_server.store.sqlite.store import SqliteStore
+from lyftr_server.store.sqlite.tombstones import Tombstones
+
+from ..conftest import StoreFactory
+from ..process import message, native
+from .databases import database, fold_all, reader
+
+PERSON = "+4917612345678"
+# What must not be found, in UTF-8: the number, words of the texts, a name, ids.
+TRACES = [b"4917612345678", b"zebrafinch", b"quagmire", b"Ottokar", b"wamid-erased"]
+# And the trigrams of those words that no other text has.
+GRAMS = [b"zeb", b"ebr", b"gmi", b"quag"]
+
+
+def make(message_id: str, **fields: Any) -> Message:
+    return Message(*message(message_id, **fields).values())
+
+
+def traces(path: Path) -> dict[str, list[bytes]]:
+    """Return what is found of the person, in each of the database's files."""
+    found = {}
+    for end in ("", "-wal", "-shm", "-lock"):
+        file = path.with_name(path.name + end)
+        data = file.read_bytes() if file.exists() else b""
+        found[file.name] = [trace for trace in TRACES + GRAMS if trace in data]
+    return {name: hits for name, hits in found.items() if hits}
+
+
+def of_person(n: int) -> Delivery:
+    """Return the n-th body that tells of the person: from, to, or about it."""
+    numbers = {"from_": PERSON} if n % 2 else {"to": PERSON}
+    one = make(f"wamid-erased{n}", text=f"zebrafinch quagmire {n}", **numbers)
+    payload = f'{{"name": "Ottokar", "from": "{PERSON[1:]}", "n": {n}}}'
+    event = Event("status.read", one.message_id, f'{{"to": "{PERSON[1:]}", "n": {n}}}')
+    other = Event("contact", None, f'{{"wa_id": "{PERSON[1:]}", "name": "Ottokar", "n": {n}}}')
+    return Delivery("whatsapp", (one,), (payload,), (event, other))
+
+
+def of_others(n: int) -> Delivery:
+    number = f"+49176{n % 5000:08d}"
+    return native(make(f"m{n}", from_=number, text=f"hello world {n}"))
+
+
+async def fill(store: SqliteStore, others: int, persons: int) -> None:
+    deliveries = [of_others(n) for n in range(others)] + [of_person(n) for n in range(persons)]
+    random.Random(1).shuffle(deliveries)
+    for start in range(0, len(deliveries), 5000):
+        await asyncio.gather(*map(store.insert, deliveries[start : start + 5000]))
+    await store.refuse(Refusal("whatsapp", "conflict", "r1", None, "[]", PERSON.encode()))
+    await store.refuse(Refusal("native", "conflict", "r2", None, "[]", b"\xff of nobody"))
+
+
+async def test_a_person_leaves_no_trace(open_store: StoreFactory, tmp_path: Path) -> None:
+    store = await open_store(tmp_path / "app.db")
+    heard: list[str] = []
+    store.on_erased = heard.extend
+    await fill(store, 5000, 120)
+    assert traces(store.path)
+    assert await store.erasable(PERSON) == Erased(120, 240, 1)
+    assert await store.erase(person=PERSON) == Erased(120, 240, 1)
+    assert traces(store.path) == {}
+    assert sorted(heard) == sorted(f"wamid-erased{n}" for n in range(120))
+    # All others are there, and found.
+    assert await store.total() == 5000
+    assert (await store.page(MessageQuery(q="world 4999"))).total == 1
+    assert (await store.events(EventQuery())).data == []
+    assert [each.request_id for each in (await store.refused(RefusedQuery())).data] == ["r2"]
+    with reader(store.path) as db:
+        assert list(verify.problems(db, deep=True)) == []
+    assert await store.erase(person=PERSON) == Erased()
+
+
+async def test_an_erased_message_does_not_come_back(
+    open_store: StoreFactory, tmp_path: Path
+) -> None:
+    store = await open_store(tmp_path / "app.db")
+    one, other = native(make("m1")), native(make("m2"))
+    await asyncio.gather(store.insert(one), store.insert(other))
+    assert await store.erase(message_id="m1") == Erased(1)
+    assert await store.insert(one) == Result.DUPLICATE
+    whole = Delivery("whatsapp", (one.messages[0], make("m3")), ("{}", "{}"))
+    assert await store.insert(whole) == Result.CREATED
+    assert [row.message_id for row in (await store.page(MessageQuery())).data] == ["m2", "m3"]
+    assert await store.message("m1") is None
+    await store.close()
+    store = await open_store(tmp_path / "app.db")
+    assert await store.insert(one) == Result.DUPLICATE
+
+
+async def test_deliveries_go_on_beside_an_erasure(open_store: StoreFactory, tmp_path: Path) -> None:
+    store = await open_store(tmp_path / "app.db")
+    await fill(store, 500, 300)
+    erasing = asyncio.create_task(store.erase(person=PERSON))
+    n = 0
+    while not erasing.done():
+        assert await store.insert(native(make(f"new{n}"))) == Result.CREATED
+        n += 1
+    assert (await erasing).messages == 300
+    assert traces(store.path) == {}
+    assert await store.total() == 500 + n
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 3, 5])
+def test_an_erasure_that_was_broken_off_goes_on(tmp_path: Path, pieces: int) -> None:
+    path = tmp_path / "app.db"
+    with database(path) as db:
+        db.execute("PRAGMA secure_delete = ON").fetchall()
+        for n in range(700):
+            one = of_person(n).messages[0] if n % 3 == 0 else make(f"m{n}", text=f"hello {n}")
+            db.execute(
+                "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at)"
+                " VALUES (?, ?, ?, ?, ?, 0)",
+                one,
+            )
+        fold_all(db)
+        order(db, person=PERSON)
+        first = Eraser(path, Tombstones(db), 2e9)
+        for _ in range(pieces):
+            first.piece(db)
+    # A new process knows only what is written down.
+    with database(path) as db:
+        db.execute("PRAGMA secure_delete = ON").fetchall()
+        assert [each.person for each in ordered(db)] == [PERSON]
+        second = Eraser(path, Tombstones(db), 2e9)
+        while second.piece(db) is not None:
+            pass
+        assert ordered(db) == []
+        assert traces(path) == {}
+        assert list(verify.problems(db, deep=True)) == []
+
+
+async def test_a_start_goes_on_with_what_was_ordered(
+    open_store: StoreFactory, tmp_path: Path
+) -> None:
+    store = await open_store(tmp_path / "app.db")
+    await fill(store, 10, 10)
+    await store._write(erasure.order, person=PERSON)
+    await store.close()
+    store = await open_store(tmp_path / "app.db")
+    async with asyncio.timeout(30):
+        while traces(store.path):  # noqa: ASYNC110 - nobody is told when it is done
+            await asyncio.sleep(0.05)
+    assert await store.total() == 10
+
+
+async def test_a_database_of_before_can_erase_too(open_store: StoreFactory, tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    with sqlite3.connect(path, isolation_level=None) as db:
+        for steps in schema.STEPS[:3]:
+            db.executescript(steps)
+        db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        db.execute("PRAGMA user_version = 3")
+        chance = random.Random(2)
+        db.execute("BEGIN")
+        for n in range(3000):
+            number = PERSON if n % 10 == 0 else f"+49176{chance.randrange(10**8):08d}"
+            text = "zebrafinch quagmire" if n % 10 == 0 else "hello"
+            db.execute(
+                "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at)"
+                " VALUES (?, ?, '+1', '2025-01-15T10:00:00Z', ?, 0)",
+                (f"wamid{chance.random()}", number, text),
+            )
+        db.execute("COMMIT")
+    db.close()
+    store = await open_store(path)
+    assert (await store.erase(person=PERSON)).messages == 300
+    assert traces(path) == {}
+
+
+@pytest.mark.parametrize(
+    "name, body, found",
+    [
+        (PERSON, '{"from": "4917612345678"}', True),
+        (PERSON, "From=whatsapp%3A%2B4917612345678&x=1", True),
+        (PERSON, '{"from": "49176123456789"}', False),
+        (PERSON, '{"from": "14917612345678"}', False),
+        ("+123", '{"from": "123"}', True),
+        ("+123", '{"from": "+123"}', True),
+        ("+123", '{"n": 123, "from": "1234"}', False),
+        ("US.13491208655302741918", '{"user_id": "US.13491208655302741918"}', True),
+        ("US.1349", '{"user_id": "US.13491"}', False),
+    ],
+)
+def test_a_number_is_found_where_it_stands_alone(name: str, body: str, found: bool) -> None:
+    assert bool(mentions(name).search(body.encode())) == found
+
+
+def test_the_index_forgets_to_the_last_trigram(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    with database(path) as db:
+        for n in range(3000):
+            text = "zebrafinch" if n % 100 == 0 else f"hello {n}"
+            db.execute(
+                "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at)"
+                " VALUES (?, '+1', '+2', '2025-01-15T10:00:00Z', ?, 0)",
+                (f"m{n}", text),
+            )
+            if n % 500 == 0:
+                search.fold(db)
+        fold_all(db)
+        db.execute("DELETE FROM messages WHERE text = 'zebrafinch'")
+        for _ in erasure._forget_index(db):
+            pass
+        db.execute("VACUUM")
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    assert b"zeb" not in path.read_bytes()
