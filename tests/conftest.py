@@ -5,7 +5,8 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from lyftr_server.store.sqlite.store import SqliteStore
 from .browsing import chromium
 from .postgres import PostgresServer, find_programs
 from .process import SECRET, RunningServer, as_body
+from .store.memory import MemoryStore
+
+ENGINES = ["sqlite", "memory"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,6 +37,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if inspect.iscoroutinefunction(getattr(item, "function", None)):
             item.add_marker(pytest.mark.gen_test)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests that are marked so, alone or as a module, on each of the ENGINES."""
+    marked = metafunc.definition.get_closest_marker
+    if "engine" in metafunc.fixturenames and marked("every_engine") and not marked("one_engine"):
+        metafunc.parametrize("engine", ENGINES, indirect=True)
 
 
 # -- errors that nobody expected
@@ -124,7 +135,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
 
 @pytest.fixture
 def engine(request: pytest.FixtureRequest) -> str:
-    """Which database the store is on; parametrize it indirectly with ENGINES for each."""
+    """Which database the store is on: SQLite, unless marked every_engine."""
     return str(getattr(request, "param", "sqlite"))
 
 
@@ -165,6 +176,35 @@ def open_store(io_loop: AsyncIOLoop) -> Iterator[StoreFactory]:
             io_loop.run_sync(store.close)
 
 
+StoreMaker = Callable[..., AbstractAsyncContextManager[MessageStore]]
+
+
+@pytest.fixture
+def empty_store(
+    engine: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> StoreMaker:
+    """Open an empty store of the engine for the length of a block; as often as a test likes."""
+
+    @asynccontextmanager
+    async def opened(**options: Any) -> AsyncIterator[MessageStore]:
+        with ExitStack() as stack:
+            if engine == "sqlite":
+                path = tmp_path_factory.mktemp("store") / "app.db"
+                store: MessageStore = SqliteStore(path, **options)
+            elif engine == "memory":
+                store = MemoryStore(**options)
+            else:
+                postgres = request.getfixturevalue("postgres")
+                store = PostgresStore(stack.enter_context(postgres.database()), **options)
+            await store.open()
+            try:
+                yield store
+            finally:
+                await store.close()
+
+    return opened
+
+
 @pytest.fixture
 def store(
     io_loop: AsyncIOLoop,
@@ -177,7 +217,10 @@ def store(
     if engine == "sqlite":
         yield io_loop.run_sync(lambda: open_store(settings.database_path, **options))
         return
-    store = PostgresStore(request.getfixturevalue("postgres_url"), **options)
+    if engine == "memory":
+        store: MessageStore = MemoryStore(queue_limit=settings.queue_limit)
+    else:
+        store = PostgresStore(request.getfixturevalue("postgres_url"), **options)
     io_loop.run_sync(store.open)
     yield store
     io_loop.run_sync(store.close)

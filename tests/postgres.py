@@ -21,7 +21,6 @@ from lyftr_server.store.postgres import schema
 
 T = TypeVar("T")
 
-ENGINES = ["sqlite", "postgres"]
 START_SECONDS = 60
 STOP_SECONDS = 20
 

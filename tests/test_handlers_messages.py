@@ -20,6 +20,8 @@ from lyftr_server.store import MessageStore, StoreError
 from .conftest import Client, LogFile
 from .process import RunningServer, message, native
 
+pytestmark = pytest.mark.every_engine
+
 T = "2025-01-15T10:00:00Z"
 
 

@@ -5,11 +5,15 @@ import json
 import time
 from typing import Any
 
+import pytest
+
 from lyftr_server.records import Message
 from lyftr_server.store import MessageStore
 
 from .conftest import Client
 from .process import RunningServer, message, native
+
+pytestmark = pytest.mark.every_engine
 
 DAY_US = 86_400_000_000
 

@@ -16,6 +16,8 @@ from lyftr_server.signature import sign
 from .conftest import Client, ErrorLog, LogFile
 from .process import RunningServer, ServerSocket, as_body, message, samples
 
+pytestmark = pytest.mark.every_engine
+
 OK = b'{"status": "ok"}'
 INVALID_SIGNATURE = b'{"detail": "invalid signature"}'
 SMALL = pytest.mark.parametrize("settings", [{"max_body_bytes": 1000}], indirect=True)
@@ -131,6 +133,7 @@ async def test_the_previous_secret_is_accepted_too(client: Client) -> None:
 # -- DEDUPE_BY
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("settings", [{"dedupe_by": "content"}], indirect=True)
 async def test_by_content_the_same_ts_and_text_are_a_duplicate(
     client: Client, log_file: LogFile
@@ -187,6 +190,7 @@ async def test_a_draining_server_refuses_first(
     assert (await results(client), await rows(client)) == ({"unavailable": 1}, [])
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("settings", [{"queue_limit": 2}], indirect=True)
 async def test_a_full_queue_refuses_first_and_loses_nothing(
     client: Client, app: Application, settings: Config
@@ -394,6 +398,7 @@ async def test_a_422_never_echoes_a_value(client: Client) -> None:
 # -- 6: stored durably
 
 
+@pytest.mark.one_engine
 async def test_a_store_that_cannot_write_is_503(
     client: Client, settings: Config, log_file: LogFile, error_log: ErrorLog
 ) -> None:

@@ -21,6 +21,8 @@ from .conftest import ServerFactory
 from .process import RunningServer, message, samples
 from .sse import Stream
 
+pytestmark = pytest.mark.every_engine
+
 
 def deliver(server: RunningServer, *ids: str, **fields: Any) -> None:
     for name in ids:

@@ -1,14 +1,17 @@
 """What the store must answer, in plain Python over a list of rows."""
 
 from collections import Counter
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
 from lyftr_server.records import Message
 from lyftr_server.schema import MessageQuery, TimelineQuery
+from lyftr_server.store import cursor
 
 DAY_US = 86_400_000_000
+KEY = b"signs cursors"
 
 
 class Model:
@@ -91,3 +94,33 @@ def _matches(message: Message, query: MessageQuery) -> bool:
             or (message.text is not None and query.q.casefold() in message.text.casefold())
         )
     )
+
+
+def chosen(rows: Any, query: Any) -> list[Any]:
+    """Return the events, or the refused bodies, that a query asks for."""
+    names = [name for name in ("source", "kind", "message_id", "result") if hasattr(query, name)]
+    wanted = {name: value for name in names if (value := getattr(query, name)) is not None}
+    since, until = query.since_us or 0, getattr(query, "until_us", None) or 2**63
+    return [
+        row
+        for row in rows
+        if all(getattr(row, name) == value for name, value in wanted.items())
+        and since <= row.received_us < until
+    ]
+
+
+def paged(rows: list[Any], query: Any, identity: str) -> tuple[list[Any], str | None, str | None]:
+    """Return a page's rows, and the cursors of the next one and the one before."""
+    places = [getattr(row, identity) for row in rows]
+    fields = asdict(replace(query, limit=0, cursor=None)) | {"offset": 0, "of": identity}
+    filters = sorted(fields.items())
+    start = getattr(query, "offset", 0)
+    end = start + query.limit
+    if query.cursor:
+        backward, place = cursor.unseal(KEY, query.cursor, filters)
+        at = places.index(place) if place in places else len(places)
+        start, end = (max(0, at - query.limit), at) if backward else (at + 1, at + 1 + query.limit)
+    shown = places[start:end] or [""]
+    later = cursor.seal(KEY, [0, shown[-1]], filters) if end < len(rows) else None
+    earlier = cursor.seal(KEY, [1, shown[0]], filters) if start > 0 and rows else None
+    return rows[start:end], later, earlier

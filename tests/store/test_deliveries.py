@@ -16,6 +16,8 @@ from lyftr_server.store.limits import Limits
 from ..conftest import ErrorLog, StoreFactory
 from ..process import message, native
 
+pytestmark = pytest.mark.every_engine
+
 CREATED, DUPLICATE, CONFLICT = Result.CREATED, Result.DUPLICATE, Result.CONFLICT
 
 
@@ -137,6 +139,7 @@ async def test_a_time_of_receipt_makes_no_conflict(store: MessageStore) -> None:
     assert await put(store, native(later)) == [CONFLICT]
 
 
+@pytest.mark.one_engine
 @pytest.mark.parametrize("settings", [{"dedupe_by": "content"}], indirect=True)
 async def test_by_content_the_message_that_was_stored_is_the_one_that_is_new(
     store: MessageStore,
