@@ -2,32 +2,41 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any
 
 import tornado.web
 from tornado.httputil import HTTPServerRequest
 
+from . import log
 from .config import Config
 from .feed import Feed
+from .floods import Floods, Sums
 from .handlers import Routes
 from .http1 import Load, Upload
 from .log import JsonLines, quoted
 from .metrics import METHODS, Gauge, Metrics
+from .peers import Proxies, names_of
 from .records import Ended, Unsigned
 from .sources import SOURCES, Source, sources_of
 from .store import MessageStore, StoreError
+
+logger = logging.getLogger(__name__)
 
 PROBE_SECONDS = 2
 MAX_LOGGED_PATH = 200
 MAX_UNSIGNED = 100
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
 # A path that is none of ours may hold anything: a telephone number, say.
-_NUMBER = re.compile("[0-9]{6,}")
+_NUMBER = re.compile("(?:[0-9]|%3[0-9]){6,}")
+_PEOPLE = "/people/"
+# Of requests that nobody signed and no token came with.
+_UNPROVEN = frozenset({400, 401, 403, 405, 413, 421})
 # What became of deliveries that no handler saw.
 _UNSERVED = {408: "aborted", 499: "aborted", 503: "unavailable"}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -59,6 +68,9 @@ class Application(tornado.web.Application):
         self.draining_since: float | None = None  # as time.monotonic has it
         # From whoever serves this.
         self.load: Callable[[], Load] = lambda: Load(0, 0, 0, 0)
+        self.names = names_of(config.allowed_hosts, config.loopback, config.read_token is not None)
+        self._proxies = Proxies(config.trusted_proxies)
+        self.floods = Floods(_later, self._tell_sums)
         self._lines = lines
         self._threshold = _LEVELS[config.log_level]
         # uuid4 for each request is 3 us; a random start and a counter are as unique.
@@ -76,8 +88,8 @@ class Application(tornado.web.Application):
 
     # -- the end of a request: the only place that counts it and writes its line
 
-    def record(self, ended: Ended) -> None:
-        """Count an ended request and log it."""
+    def record(self, ended: Ended, *, unserved: bool = False) -> None:
+        """Count an ended request and log it. `unserved`: no handler saw it."""
         self.metrics.request(ended.method, ended.route, ended.status, ended.latency_ms)
         if ended.result is not None:
             self.metrics.result(ended.source or "", ended.result)
@@ -85,16 +97,25 @@ class Application(tornado.web.Application):
         level = _level(ended.status, ended.result)
         if _LEVELS[level] < self._threshold:
             return
-        path = ended.path
-        if ended.route != path:
-            path = _NUMBER.sub("*", path[:MAX_LOGGED_PATH])
+        if _anybodys(ended, unserved) and not self.floods.passes(ended.status, ended.route):
+            return
         fields = (
             f'"request_id":"{ended.request_id}","method":{quoted(ended.method)},'
-            f'"path":{quoted(path)},"status":{ended.status},"latency_ms":{ended.latency_ms:.2f}'
+            f'"path":{quoted(_logged_path(ended))},"status":{ended.status},"latency_ms":{ended.latency_ms:.2f}'
         )
         if ended.source is not None:
             fields += _delivery_fields(ended)
+        if ended.faults is not None:
+            fields += f',"faults":{ended.faults}'
         self._lines.request(level, fields)
+
+    def _tell_sums(self, sums: Sums) -> None:
+        fields = {"count": sum(sums.values()), "requests": sums}
+        log.event(logger, logging.WARNING, "refused_requests_summed_up", **fields)
+
+    def client(self, peer: str, headers: Mapping[str, str]) -> str:
+        """Return the address of whoever sent a request with these headers through `peer`."""
+        return self._proxies.client(peer, headers.get("x-forwarded-for", ""))
 
     def request_id(self, given: str) -> str:
         """Return the request's own id, when it may be kept, or a new one."""
@@ -120,10 +141,11 @@ class Application(tornado.web.Application):
                 status,
                 latency_ms,
                 request_id,
-                upload.client,
+                self.client(upload.client, upload.headers),
                 handler.source,
                 result,
-            )
+            ),
+            unserved=True,
         )
         return request_id
 
@@ -168,11 +190,32 @@ class Application(tornado.web.Application):
 def _level(status: int, result: str | None) -> str:
     if result == "invalid_signature" or status == 500:
         return "ERROR"
-    return "WARNING" if result == "conflict" or status > 500 else "INFO"
+    return "WARNING" if result == "conflict" or status == 422 or status > 500 else "INFO"
+
+
+def _anybodys(ended: Ended, unserved: bool) -> bool:
+    """Whether it was refused, and anybody could have sent it: nothing shows that it was signed."""
+    if unserved:
+        return ended.status < 500 or ended.status in (501, 505)
+    return ended.status in _UNPROVEN or (ended.status == 404 and ended.route == "unmatched")
+
+
+def _logged_path(ended: Ended) -> str:
+    path = ended.path
+    if path == ended.route:
+        return path
+    if path.startswith(_PEOPLE):
+        return f"{_PEOPLE}*"
+    return _NUMBER.sub("*", path[:MAX_LOGGED_PATH])
+
+
+def _later(seconds: float, call: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_later(seconds, call)
 
 
 def _delivery_fields(ended: Ended) -> str:
-    fields = f',"dup":{"true" if ended.result in ("duplicate", "conflict") else "false"}'
+    dup = "true" if ended.result in ("duplicate", "conflict") else "false"
+    fields = f',"client":{quoted(ended.client)},"dup":{dup}'
     if ended.message_id is not None:
         fields += f',"message_id":{quoted(ended.message_id)}'
     if ended.result is not None:

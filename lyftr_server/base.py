@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 STREAM_BYTES = 256 << 10
 RETRY_AFTER = ("Retry-After", "1")
 # For answers that carry messages, or what is known of them.
-PRIVATE = (("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
+PRIVATE = (("Cache-Control", "no-store"),)
 
 Headers = Sequence[tuple[str, str]]
 
@@ -60,6 +60,7 @@ class ServiceMixin:
         self.status = 0
         self.result: str | None = None
         self.message_id: str | None = None
+        self.faults: str | None = None
         given = self.request.headers.get("X-Request-ID", "")
         self.request_id: str = self.application.request_id(given)
 
@@ -87,6 +88,16 @@ class ServiceMixin:
             Unsigned(self.received.at, self.request_id, self.route, size, reason)
         )
         raise Refused(401, "invalid signature", result=reason)
+
+    def check_host(self) -> None:
+        """Refuse a read under a name that is not ours (DNS rebinding; RFC 9110, 7.4)."""
+        if not self.application.names.allow(self.request.host):
+            raise Refused(421, "this name is not in ALLOWED_HOSTS", headers=PRIVATE)
+
+    def check_site(self) -> None:
+        """Refuse a read that a page of another site makes its reader's browser ask for."""
+        if self.request.headers.get("Sec-Fetch-Site") == "cross-site":
+            raise Refused(403, "pages of other sites may not read here", headers=PRIVATE)
 
     def check_read_token(self) -> None:
         token = self.application.config.read_token
@@ -121,10 +132,11 @@ class ServiceMixin:
                 self.status,
                 self.latency_ms(),
                 self.request_id,
-                self.request.remote_ip,
+                self.application.client(self.request.remote_ip, self.request.headers),
                 self.source,
                 self.result,
                 self.message_id,
+                self.faults,
             )
         )
 
@@ -223,6 +235,7 @@ class BaseHandler(ServiceMixin, RequestHandler):
             refusal = error
         elif isinstance(error, Invalid):
             detail = [fault.as_json() for fault in error.faults]
+            self.faults = json.dumps([fault.for_log() for fault in error.faults])
             refusal = Refused(422, detail, result="validation_error")
         elif isinstance(error, StoreError):
             refusal = Refused(

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -111,6 +112,20 @@ def _public_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _hosts(value: str) -> tuple[str, ...]:
+    hosts = tuple(re.split(r"[,\s]+", value.strip(", ").lower()))
+    if not all(re.fullmatch(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]", host) for host in hosts):
+        raise vol.Invalid("must be names or addresses without ports, with commas between")
+    return hosts
+
+
+def _networks(value: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(each) for each in re.split(r"[,\s]+", value.strip(", ")))
+    except ValueError:
+        raise vol.Invalid("must be addresses or networks, with commas between") from None
+
+
 _DOTENV = Path(".env")
 
 # What proves a sender; each may also stand in a file, and have a previous value.
@@ -139,6 +154,8 @@ VARIABLES: Mapping[str, tuple[str | None, Callable[[str], Any]]] = {
     "ENV": ("production", str),
     "DEDUPE_BY": ("message_id", _one_of("message_id", "content")),
     "READ_TOKEN": (None, _token),
+    "ALLOWED_HOSTS": (None, _hosts),
+    "TRUSTED_PROXIES": (None, _networks),
     "READ_TOKEN_FILE": (None, _in_file(_token)),
     "ADMIN_TOKEN": (None, _token),
     "ADMIN_TOKEN_FILE": (None, _in_file(_token)),
@@ -176,6 +193,8 @@ class Config:
     env: str = "production"
     dedupe_by: str = "message_id"
     read_token: str | None = field(default=None, repr=False)
+    allowed_hosts: tuple[str, ...] = ()
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     admin_token: str | None = field(default=None, repr=False)
     retention_days: float | None = None
     tombstone_days: float = 30.0
@@ -190,6 +209,11 @@ class Config:
     twilio_auth_tokens: tuple[bytes, ...] = field(default=(), repr=False)
     public_url: str | None = None
     refused_limit: int = 10000
+
+    @property
+    def loopback(self) -> bool:
+        """Whether nobody beyond this machine can reach us."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")
 
     @classmethod
     def from_environ(cls) -> "Config":
@@ -229,6 +253,8 @@ class Config:
             app_name=values["APP_NAME"],
             env=values["ENV"],
             dedupe_by=values["DEDUPE_BY"],
+            allowed_hosts=values.get("ALLOWED_HOSTS", ()),
+            trusted_proxies=values.get("TRUSTED_PROXIES", ()),
             read_token=read_token,
             admin_token=admin_token,
             retention_days=values.get("RETENTION_DAYS"),

@@ -1,6 +1,7 @@
 """Every metric of the server: born at zero, closed label sets, one registry per application."""
 
 import platform
+import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from . import __version__
-from .signature import KEY_NAMES
+from .signature import KEY_NAMES, PREVIOUS
 
 RESULTS = (
     "created",
@@ -97,6 +98,7 @@ class Metrics(Collector):
         self._results = dict.fromkeys(RESULTS, 0)
         self._deliveries = {(source, result): 0 for source in sources for result in RESULTS}
         self._signatures = dict.fromkeys(KEY_NAMES, 0)
+        self._previous_used = 0.0
         self._tokens_refused = dict.fromkeys(TOKENS, 0)
         self._build = {
             "version": __version__,
@@ -133,6 +135,8 @@ class Metrics(Collector):
     def signature(self, key: str) -> None:
         """Count a body that this key signed: one of KEY_NAMES."""
         self._signatures[key] += 1
+        if key == PREVIOUS:
+            self._previous_used = time.time()
 
     def render(self, accept: str, gauges: Sequence[Gauge]) -> tuple[bytes, str]:
         """Return the exposition and its content type: OpenMetrics when `accept` asks for it."""
@@ -183,6 +187,11 @@ class Metrics(Collector):
         for key, count in self._signatures.items():
             signatures.add_metric((key,), count)
         yield signatures
+        yield GaugeMetricFamily(
+            "lyftr_previous_key_last_used_timestamp_seconds",
+            "When a previous key last fitted, since 1970; 0: not since the start.",
+            value=self._previous_used,
+        )
         tokens = CounterMetricFamily(
             "lyftr_tokens_refused", "Requests without the right token.", labels=("token",)
         )

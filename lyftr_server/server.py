@@ -96,7 +96,7 @@ class _Service:
                 f"HOST, PORT: cannot listen on {settings.host}:{settings.port}: {reason}",
                 may_pass=not isinstance(error, PermissionError),
             ) from error
-        if settings.read_token is None and not _loopback(settings.host):
+        if settings.read_token is None and not settings.loopback:
             log.event(logger, logging.WARNING, "reads_are_open", detail="READ_TOKEN is not set")
         log.event(
             logger,
@@ -119,6 +119,7 @@ class _Service:
         application.draining_since = monotonic()
         application.feed.end()
         whole = await server.drain(settings.drain_seconds, settings.drain_delay_seconds)
+        application.floods.sum_up()
         watchdog.cancel()
         if not whole:
             log.event(logger, logging.WARNING, "drain_timed_out", seconds=settings.drain_seconds)
@@ -148,10 +149,6 @@ class _Service:
         self._output.close(patience_seconds=0.5)
         # A thread that waits for a dead disk cannot be joined.
         os._exit(status)
-
-
-def _loopback(host: str) -> bool:
-    return host == "localhost" or host == "::1" or host.startswith("127.")
 
 
 def _raise_open_files() -> None:

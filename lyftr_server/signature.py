@@ -18,7 +18,8 @@ _MAX_LISTED = 16
 _PREFIX = "whsec_"
 
 # What the keys of a sender are called, in the order in which they are given.
-KEY_NAMES = ("current", "previous")
+PREVIOUS = "previous"
+KEY_NAMES = ("current", PREVIOUS)
 
 
 def sign(secret: bytes, body: bytes) -> str:

@@ -129,7 +129,12 @@ def io_loop() -> Iterator[AsyncIOLoop]:
 @pytest.fixture
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
     """The configuration; parametrize it indirectly with what shall differ."""
-    settings = Config(secrets=(SECRET.encode(),), database_path=tmp_path / "app.db")
+    settings = Config(
+        secrets=(SECRET.encode(),),
+        database_path=tmp_path / "app.db",
+        # What tests that write requests themselves call it.
+        allowed_hosts=("x", "h", "127.0.0.1"),
+    )
     return replace(settings, **getattr(request, "param", {}))
 
 

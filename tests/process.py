@@ -95,6 +95,8 @@ class RunningServer:
             "WEBHOOK_SECRET": secret,
             "PORT": "0",
             "DATABASE_URL": f"sqlite:///{self.database}",
+            # What tests that write requests themselves call it.
+            "ALLOWED_HOSTS": "x, h, 127.0.0.1",
             **(variables or {}),
         }
         # A restart in the same folder goes on in the same file.

@@ -28,6 +28,8 @@ ALLOWED: dict[str, set[str]] = {
     "schema": {"records"},
     "sources": {"config", "records", "schema", "signature"},
     "log": set(),
+    "floods": set(),
+    "peers": set(),
     "metrics": {"__init__", "signature"},
     "http1": set(),
     "store": {"config", "records", "schema", "metrics", "signature"},

@@ -118,6 +118,7 @@ FAMILIES = {
     "webhook_requests": "counter",
     "lyftr_deliveries": "counter",
     "lyftr_signatures": "counter",
+    "lyftr_previous_key_last_used_timestamp_seconds": "gauge",
     "request_latency_ms": "histogram",
     "http_request_duration_seconds": "histogram",
     "lyftr_build_info": "gauge",

@@ -383,7 +383,7 @@ async def test_what_breaks_a_rule_is_422(
         assert all(isinstance(value, (list, str)) for value in each.values())
     assert (content["detail"][0]["loc"], content["detail"][0]["type"]) == fault
     line = last_line(log_file)
-    assert (line["status"], line["level"]) == (422, "INFO")
+    assert (line["status"], line["level"]) == (422, "WARNING")
     assert (line["result"], line["dup"], "message_id" in line) == ("validation_error", False, False)
     assert (await results(client), await rows(client)) == ({"validation_error": 1}, [])
 

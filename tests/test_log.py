@@ -353,7 +353,7 @@ def test_each_request_has_one_line_with_its_fields(server: RunningServer) -> Non
         assert 0 < line["latency_ms"] < 10_000
     common = ["ts", "level", "app", "env", "request_id", "method", "path", "status", "latency_ms"]
     assert list(listed) == list(missing) == common
-    assert list(created) == [*common, "dup", "message_id", "result"]
+    assert list(created) == [*common, "client", "dup", "message_id", "result"]
     assert (created["method"], created["path"], created["status"]) == ("POST", "/webhook", 200)
     assert (created["message_id"], created["dup"], created["result"]) == ("m1", False, "created")
     assert (listed["method"], listed["path"], listed["request_id"]) == ("GET", "/messages", "mine")
@@ -520,7 +520,7 @@ def test_a_reader_that_stalls_holds_nothing_up(
     assert process.stdout is not None
     connection = asking.connect()
     for _ in range(600):  # more than a pipe holds
-        connection.request("GET", "/" + "x" * 150)
+        connection.request("GET", "/messages/" + "x" * 150)
         connection.getresponse().read()
     connection.close()
     process.terminate()

@@ -23,7 +23,7 @@ _POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-_SAFE = (("X-Content-Type-Options", "nosniff"), ("Referrer-Policy", "no-referrer"))
+_SAFE = (("Referrer-Policy", "no-referrer"),)
 _CHANGES = ("Cache-Control", "no-cache")
 _NEVER_CHANGES = ("Cache-Control", "public, max-age=31536000, immutable")
 

@@ -21,11 +21,7 @@ _POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-_SAFE = (
-    ("X-Content-Type-Options", "nosniff"),
-    ("Referrer-Policy", "no-referrer"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
-)
+_SAFE = (("Referrer-Policy", "no-referrer"),)
 _CHANGES = ("Cache-Control", "no-cache")
 _NEVER_CHANGES = ("Cache-Control", "public, max-age=31536000, immutable")
 _FOLDER = Path(__file__).parent.parent / "inspector"
@@ -37,6 +33,10 @@ class InspectorHandler(BaseHandler):
     """GET /inspector: the page. It names its files with their version."""
 
     route = "/inspector"
+
+    def check(self) -> None:
+        super().check()
+        self.check_host()
 
     async def get(self) -> None:
         page = (await asyncio.to_thread(_files)).page

@@ -28,6 +28,8 @@ class ReadHandler(BaseHandler):
 
     def check(self) -> None:
         super().check()
+        self.check_host()
+        self.check_site()
         self.check_read_token()
         if self.application.reads[self.request.remote_ip] >= WAITING_READS:
             raise Refused(503, "too many reads of one client at a time", headers=[RETRY_AFTER])

@@ -37,6 +37,11 @@ class MetricsHandler(BaseHandler):
 
     route = "/metrics"
 
+    def check(self) -> None:
+        super().check()
+        self.check_host()
+        self.check_site()
+
     async def get(self) -> None:
         gauges = await self.application.gauges()
         accept = self.request.headers.get("Accept", "")

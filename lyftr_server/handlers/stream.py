@@ -5,7 +5,7 @@ from time import monotonic
 
 from ..base import PRIVATE, RETRY_AFTER, STREAM_BYTES, Refused
 from ..feed import Batch, Behind
-from ..schema import Fault, Invalid, MessageQuery, parse_query
+from ..schema import UNKNOWN, Fault, Invalid, MessageQuery, parse_query, query_place
 from .messages import ReadHandler
 
 _FILTERS = ("from", "from_msisdn", "since", "q")
@@ -72,7 +72,7 @@ class StreamHandler(ReadHandler):
     def _parse(self) -> tuple[MessageQuery, str | None]:
         arguments = self.request.query_arguments
         faults = [
-            Fault(("query", name), "is no filter of a stream", "unknown")
+            Fault(query_place(name), "is no filter of a stream", UNKNOWN)
             for name in sorted(set(arguments) - {*_FILTERS, "after"})
         ]
         if faults:

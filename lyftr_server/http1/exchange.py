@@ -10,6 +10,8 @@ from .upload import Upload
 REASONS = {status.value: status.phrase for status in HTTPStatus} | {499: "Client Closed Request"}
 # Of an answer that its client has not read; what is larger is paid for by the budget.
 UNREAD_BYTES = 8 << 10
+# What a browser may not do with any answer: guess what it is, or give it to a page of another site.
+_SAFE = "X-Content-Type-Options: nosniff\r\nCross-Origin-Resource-Policy: same-origin\r\n"
 _STREAM_END = b"0\r\n\r\n"
 
 
@@ -103,17 +105,21 @@ class Exchange:
             framing += "Connection: close\r\n"
         elif self._http10:
             framing += "Connection: keep-alive\r\n"
-        content_type = "application/json"
+        content_type, policy = "application/json", "frame-ancestors 'none'"
         lines = [
             f"HTTP/1.1 {status} {REASONS[status]}\r\n"
-            f"Server: lyftr-server\r\nDate: {self._wire.date()}\r\n"
+            f"Server: lyftr-server\r\nDate: {self._wire.date()}\r\n{_SAFE}"
         ]
         for name, value in headers:
             if name == "Content-Type":
                 content_type = value
+            elif name == "Content-Security-Policy":
+                policy = value
             else:
                 lines.append(f"{name}: {value}\r\n")
-        lines.append(f"Content-Type: {content_type}\r\n{framing}\r\n")
+        lines.append(
+            f"Content-Security-Policy: {policy}\r\nContent-Type: {content_type}\r\n{framing}\r\n"
+        )
         return "".join(lines).encode("latin-1")
 
     def _end(self) -> None:

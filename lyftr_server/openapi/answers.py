@@ -55,6 +55,13 @@ def refusals() -> Json:
             "a bearer token is required",
             "WWW-Authenticate",
         ),
+        "OtherSite": refusal(
+            "A page of another site made its reader's browser ask.",
+            "pages of other sites may not read here",
+        ),
+        "OtherName": refusal(
+            "The name in Host is not one of ALLOWED_HOSTS.", "this name is not in ALLOWED_HOSTS"
+        ),
         "BadRequest": refusal("The path is not UTF-8.", "bad request"),
         "NoSuchMessage": refusal("No message has this id.", "no such message"),
         "NoSuchRoute": refusal("The secret of this sender is not set.", "not found"),

@@ -290,7 +290,12 @@ def _erase(name: str, summary: str, parameter: Json) -> Json:
 
 def _read(name: str, summary: str, answers: dict[str, Json], **more: Any) -> Json:
     """An operation that shows messages: behind READ_TOKEN, and in need of the database."""
-    refusals = {"401": ref("responses", "NoToken"), "503": ref("responses", "NoStorage")}
+    refusals = {
+        "401": ref("responses", "NoToken"),
+        "403": ref("responses", "OtherSite"),
+        "421": ref("responses", "OtherName"),
+        "503": ref("responses", "NoStorage"),
+    }
     security: list[Json] = [{}, {"readToken": []}]
     return operation("messages", name, summary, answers | refusals, security=security, **more)
 
@@ -343,7 +348,15 @@ def _operations_paths() -> Json:
         "/health": get("getHealth", "As /health/live", alive),
         "/health/live": get("getLiveness", "Whether the process runs", alive),
         "/health/ready": get("getReadiness", "Whether to send deliveries here", ready),
-        "/metrics": get("getMetrics", "Metrics for Prometheus", {"200": metrics}),
+        "/metrics": get(
+            "getMetrics",
+            "Metrics for Prometheus",
+            {
+                "200": metrics,
+                "403": ref("responses", "OtherSite"),
+                "421": ref("responses", "OtherName"),
+            },
+        ),
         "/": get(
             "getRoot",
             "What this is",
@@ -374,7 +387,10 @@ def _documentation_paths() -> Json:
                 "documentation",
                 "getInspector",
                 "A page that shows what arrives",
-                {"200": answer_in("A page for browsers.", {"text/html": page})},
+                {
+                    "200": answer_in("A page for browsers.", {"text/html": page}),
+                    "421": ref("responses", "OtherName"),
+                },
             )
         },
         "/openapi.json": {

@@ -1,6 +1,6 @@
 """What a client may send: a message in a body, or a query in a URL. Voluptuous schemas decide."""
 
-from .faults import Fault, Invalid
+from .faults import UNKNOWN, Fault, Invalid
 from .message import MAX_MESSAGE_ID, MAX_TEXT, MESSAGE, parse_message
 from .query import (
     EVENT_QUERY,
@@ -20,6 +20,7 @@ from .query import (
     parse_refused_query,
     parse_sender,
     parse_timeline_query,
+    query_place,
 )
 from .strict_json import parse_json
 
@@ -34,6 +35,7 @@ __all__ = [
     "QUERY",
     "REFUSED_QUERY",
     "TIMELINE_QUERY",
+    "UNKNOWN",
     "EventQuery",
     "Fault",
     "Invalid",
@@ -48,4 +50,5 @@ __all__ = [
     "parse_refused_query",
     "parse_sender",
     "parse_timeline_query",
+    "query_place",
 ]

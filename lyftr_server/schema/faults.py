@@ -8,6 +8,10 @@ import voluptuous as vol
 V = TypeVar("V", bound=Callable[[Any], Any])
 
 
+# The type of a fault whose place is no name of ours.
+UNKNOWN = "extra_forbidden"
+
+
 class Fault(NamedTuple):
     """One thing wrong with the input. It names the place and the rule, never the value."""
 
@@ -17,6 +21,11 @@ class Fault(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         return {"loc": list(self.loc), "msg": self.msg, "type": self.type}
+
+    def for_log(self) -> dict[str, str]:
+        """Return the place and the type; a name that is none of ours is its sender's own word."""
+        names = self.loc[:-1] if self.type == UNKNOWN else self.loc
+        return {"loc": ".".join(map(str, names)), "type": self.type}
 
 
 class Invalid(Exception):

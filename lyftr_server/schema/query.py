@@ -8,7 +8,7 @@ from typing import Any
 
 import voluptuous as vol
 
-from .faults import Broken, Fault, Invalid, described, validate
+from .faults import UNKNOWN, Broken, Fault, Invalid, described, validate
 from .message import msisdn, timestamp
 
 MAX_QUERY = 256
@@ -310,16 +310,21 @@ def parse_no_query(arguments: Arguments) -> None:
     _fields(NO_QUERY, arguments)
 
 
+def query_place(name: str) -> tuple[str, ...]:
+    """Return the place of a parameter, whatever it is called."""
+    return ("query", name if _NAME.fullmatch(name) else "?")
+
+
 def _fields(schema: vol.Schema, arguments: Arguments) -> dict[str, Any]:
     """Return the validated arguments. One that we do not know is a fault: it asks for something."""
     given: dict[str, str] = {}
     known = {str(key) for key in schema.schema}
     for name, values in arguments.items():
-        place = ("query", name if _NAME.fullmatch(name) else "?")
+        place = query_place(name)
         if name not in known:
             names = ", ".join(sorted(known))
             msg = f"is no parameter of this route: {names}" if names else "is no parameter"
-            raise Invalid(Fault(place, msg, "extra_forbidden"))
+            raise Invalid(Fault(place, msg, UNKNOWN))
         if len(values) > 1:
             raise Invalid(Fault(place, "must not be given twice", "duplicate_key"))
         try:

@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 from lyftr_server.schema import MessageQuery
 from lyftr_server.store.sqlite import matching, reads
 from lyftr_server.store.sqlite.listing import Scope
+from lyftr_server.store.sqlite.sql import answer
 from tests.bench.bodies import sign
 from tests.bench.reads_data import DAYS, MIDDLING_WORD, RARE_WORD, START, sender
 
@@ -162,7 +163,7 @@ def inside(path: Path) -> dict[str, Figures]:
             ).fetchone()[0]
         )
         for name, q in (("1 in 10,000", RARE_WORD), ("three letters", COMMON)):
-            wanted = matching.begin(db, q, Scope(None, ""), _go_on)
+            wanted = matching.begin(db, q, Scope())
             found[f"total of q={name}"] = _timed(partial(_total, db, wanted))
             query = MessageQuery(q=q)
             found[f"total and page of q={name}"] = _timed(partial(_page_total, db, query))
@@ -170,7 +171,7 @@ def inside(path: Path) -> dict[str, Figures]:
 
 
 def _total(db: sqlite3.Connection, wanted: matching.Search) -> int:
-    return matching.matches(db, wanted, 50).total
+    return answer(matching.matches(db, wanted, 50), _go_on).total
 
 
 def _page_total(db: sqlite3.Connection, query: MessageQuery) -> int:

@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from lyftr_server.store.sqlite import reader as sqlite_reader
 from lyftr_server.store.sqlite.connection import open_reader
 from lyftr_server.store.sqlite.reader import Reader
+
+
+@pytest.fixture(autouse=True)
+def a_piece_is_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_reader, "TURN_SECONDS", 0)
 
 
 @asynccontextmanager
@@ -66,6 +72,19 @@ async def test_a_short_read_waits_for_one_piece_of_the_long_ones(tmp_path: Path)
     assert [each for each in story.told if each[0] in "ab" and each[1:].isdigit()] == [
         *("a0", "b0", "a1", "b1", "a2", "b2")
     ]
+
+
+async def test_quick_pieces_share_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_reader, "TURN_SECONDS", 60)
+    story = Story()
+    async with reading(tmp_path) as reader:
+        long = asyncio.create_task(reader.run_in_pieces(story.pieces, "a", 3))
+        await story.beginning()
+        cheap = asyncio.create_task(reader.run_in_pieces(story.pieces, "b", 12))
+        await asyncio.sleep(0)
+        story.let_go.set()
+        await asyncio.gather(long, cheap)
+    assert story.told == ["a0", "a1", "a2", "a over", *(f"b{n}" for n in range(12)), "b over"]
 
 
 async def test_a_flood_of_short_reads_starves_no_long_one(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from lyftr_server.records import Message, StoredMessage
 from lyftr_server.schema import Invalid, MessageQuery, TimelineQuery
 from lyftr_server.store import Stopped
 from lyftr_server.store.cursor import key_of
-from lyftr_server.store.sqlite import matching, reads, search, timeline, verify
+from lyftr_server.store.sqlite import listing, matching, reads, search, timeline, verify
+from lyftr_server.store.sqlite.sql import answer
 
 from .databases import MINUTE_US, database, go_on, insert, message, reader, texts
 from .model import DAY_US, Model
@@ -105,7 +106,9 @@ def tuned(pieces: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(search, "SCAN_ROWS", 4)
         monkeypatch.setattr(search, "FOLD_ROWS", 3)
         monkeypatch.setattr(search, "INDEX_ROWS", 5)
-        monkeypatch.setattr(search, "LEAST_INDEX_ROWS", 5)
+        monkeypatch.setattr(search, "PHRASE", 3)
+        monkeypatch.setattr(search, "PHRASE_END", 3)
+        monkeypatch.setattr(search, "CANDIDATES", 2)
 
 
 def play(db: sqlite3.Connection, model: Model, step: tuple[Any, ...]) -> None:
@@ -156,6 +159,12 @@ def check_pages(db: sqlite3.Connection, query: MessageQuery, rows: list[Message]
         assert (preceding.previous_cursor is None) == (start <= 2)
         assert (preceding.next_cursor is None) == (start == len(rows) and not rows[start:])
     assert [row for chunk in chunks(db, query, 2) for row in chunk] == rows
+    if query.q and (seqs := answer(reads.few_matches(db, query), go_on)) is not None:
+        exported = []
+        while seqs:
+            chunk, seqs = listing.first_by_seq(db, seqs, 2)
+            exported += chunk
+        assert exported == rows
 
 
 def check_order_of_storing(db: sqlite3.Connection, query: MessageQuery, model: Model) -> None:

@@ -15,6 +15,7 @@ from lyftr_server.store.sqlite import matching, reads, search, verify
 from lyftr_server.store.sqlite.letters import condition
 from lyftr_server.store.sqlite.listing import Scope
 from lyftr_server.store.sqlite.matching import Search, matches
+from lyftr_server.store.sqlite.sql import answer
 
 from .databases import database, fold_all, go_on, insert, message, reader, texts
 from .test_reads import LETTERS
@@ -258,9 +259,8 @@ def test_a_search_is_exact_while_the_watermark_passes_it(tmp_path: Path) -> None
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(search, "FOLD_ROWS", 10)
             patch.setattr(search, "INDEX_ROWS", 10)
-            patch.setattr(search, "LEAST_INDEX_ROWS", 10)
-            wanted = Search("needle", Scope(None, ""), 100, interfere)
-            assert matches(reading, wanted, 50).total == 50
+            wanted = Search("needle", Scope(None, ""), 100)
+            assert answer(matches(reading, wanted, 50), interfere).total == 50
         assert moments > 5
 
 
@@ -279,6 +279,35 @@ def test_a_search_stops_between_its_pieces(tmp_path: Path, monkeypatch: pytest.M
             reads.page(db, MessageQuery(q="x"), stop)
         assert asked == 4
         assert not db.in_transaction
+
+
+def test_pieces_of_a_search_go_by_measured_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "PIECE_SECONDS", 0)
+    monkeypatch.setattr(matching, "FIRST_ROWS", 4)
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    with database(tmp_path / "app.db") as db:
+        insert(db, texts(*["a" * MAX_TEXT] * 20))
+        fold_all(db)
+        for q in ("a" * MAX_QUERY, "a" * 5, "a"):
+            asked = 0
+            assert reads.page(db, MessageQuery(q=q), stop).total == 20
+            assert asked > 16
+
+
+def test_a_long_phrase_is_looked_up_by_its_ends_and_seen(tmp_path: Path) -> None:
+    with database(tmp_path / "app.db") as db:
+        both = "a beginning, and then in the middle something else: the end"
+        insert(db, texts(both, both.replace("something", "nothing"), "the end", both.upper()))
+        fold_all(db)
+        assert found(db, both) == [both, both.upper()]
 
 
 def test_a_walk_that_meets_nothing_gives_way_to_sorting(

@@ -4,7 +4,6 @@ import asyncio
 import sqlite3
 import stat
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from lyftr_server.records import Message, Result
 from lyftr_server.schema import MessageQuery
 from lyftr_server.store import MessageStore, StoreError, Unopenable
 from lyftr_server.store.pages import CHUNK_BYTES
+from lyftr_server.store.sqlite import matching
+from lyftr_server.store.sqlite.sql import Pieces
 
 from ..conftest import StoreFactory
 from ..process import message, native
@@ -183,19 +184,19 @@ async def test_a_chunk_of_an_export_is_bounded_in_bytes(store: MessageStore) -> 
 
 
 async def test_a_reader_that_leaves_ends_its_read(store: MessageStore) -> None:
-    lane = store._searches
+    begun = threading.Event()
 
-    def long_read(db: sqlite3.Connection) -> None:
-        while not lane.stopped():  # as searches ask between their pieces
+    def long_read(db: sqlite3.Connection) -> Pieces[None]:
+        while True:
             db.execute("SELECT count(*) FROM messages").fetchone()
+            begun.set()
+            yield
 
-    reading = asyncio.create_task(lane.run(long_read))
-    await asyncio.sleep(0.05)
-    started = time.monotonic()
+    reading = asyncio.create_task(store._searches.run_in_pieces(long_read))
+    await asyncio.to_thread(begun.wait, 10)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
-    assert time.monotonic() - started < 2
     # And the lane is free for the next.
     await store.insert(native(make(text="find")))
     assert (await store.page(MessageQuery(q="find"))).total == 1
@@ -255,3 +256,20 @@ async def test_the_search_index_catches_up_when_nobody_comes(store: MessageStore
         while await store.search_backlog():  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     assert (await store.page(MessageQuery(q="hello", limit=1))).total == 50
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+async def test_an_export_of_few_matches_uses_the_index(
+    store: MessageStore, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    def walk(*_: object, **__: object) -> None:
+        raise AssertionError("the export reads the whole table")
+
+    texts = ["needle", "hay"] * 10
+    await asyncio.gather(
+        *(store.insert(native(make(f"m{n:02}", text=text))) for n, text in enumerate(texts))
+    )
+    monkeypatch.setattr(matching, "after", walk)
+    query = MessageQuery(q="needle", order=order)
+    found = [row.message_id async for chunk in store.export(query) for row in chunk]
+    assert found == [f"m{n:02}" for n in range(0, 20, 2)][:: 1 if order == "asc" else -1]

@@ -7,9 +7,8 @@ from typing import Any
 from ...records import Message
 from ...schema import Fault, Invalid, MessageQuery
 from ..cursor import instant
-from ..errors import Stopped
 from .letters import condition
-from .sql import Stop
+from .sql import Pieces, Stop, answer
 
 # Looked at in one statement. A statement is a snapshot; between two of them the WAL can be reset.
 PIECE_ROWS = 2000
@@ -28,9 +27,14 @@ def follow(
     after: str,
     limit: int,
     stop: Stop,
-    *,
-    name: str = "after",
 ) -> tuple[list[Message], list[str]]:
+    """Do in_pieces(), until `stop`."""
+    return answer(in_pieces(db, query, after, limit), stop)
+
+
+def in_pieces(
+    db: sqlite3.Connection, query: MessageQuery, after: str, limit: int, *, name: str = "after"
+) -> Pieces[tuple[list[Message], list[str]]]:
     """Return the first messages after a place that fit, and the place behind each of them.
 
     Fewer than `limit` say that no other is stored now. Of the query its filters count. Invalid for
@@ -42,8 +46,6 @@ def follow(
     rows: list[Message] = []
     places: list[str] = []
     while True:
-        if stop():
-            raise Stopped
         last, hits = db.execute(
             "WITH piece AS MATERIALIZED (SELECT seq, message_id, from_msisdn, to_msisdn, ts, text,"
             " instant FROM messages WHERE seq > ? ORDER BY seq LIMIT ?)"
@@ -62,6 +64,7 @@ def follow(
             if len(rows) == limit:
                 return rows, places
         seq = last
+        yield
 
 
 def _filter(query: MessageQuery) -> tuple[str, list[Any]]:

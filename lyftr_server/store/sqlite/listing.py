@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 from ...records import Message
 from ...schema import MessageQuery
 from ..cursor import FIRST, LAST, Key, instant
-from .sql import json_row
+from ..pages import fitting
+from .sql import json_row, snapshot
 
 _ROW = "json_array(message_id, from_msisdn, to_msisdn, ts, text)"
 
@@ -154,6 +155,25 @@ def rows_by_seq(db: sqlite3.Connection, seqs: list[int]) -> list[Message]:
         (json.dumps(seqs),),
     )
     return [Message(*row) for row in found]
+
+
+def first_by_seq(
+    db: sqlite3.Connection, seqs: list[int], size: int
+) -> tuple[list[Message], list[int]]:
+    """Return the rows of the first seqs, as many as a chunk may have, and the seqs that are left.
+
+    No rows: it is the end. Rows that are gone are passed over.
+    """
+    with snapshot(db):
+        while seqs:
+            rows = fitting(rows_by_seq(db, seqs[:size]))
+            if rows:
+                (last,) = db.execute(
+                    "SELECT seq FROM messages WHERE message_id = ?", (rows[-1].message_id,)
+                ).fetchone()
+                return rows, seqs[seqs.index(last) + 1 :]
+            seqs = seqs[size:]
+    return [], []
 
 
 def edge(db: sqlite3.Connection, *, last: bool = False) -> str | None:

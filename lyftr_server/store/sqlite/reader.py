@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Callable, Generator
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -11,13 +12,16 @@ from .connection import Connection
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# A turn ends with the first piece that ends later than this.
+TURN_SECONDS = 0.02
+
 
 class Reader:
     """A read connection that does one thing at a time.
 
-    Who comes new goes before those whose read goes on, so a short read waits for one piece of a
-    long one at most. While a long read waits, no two that come new go one after the other: a flood
-    of short ones does not starve it.
+    Who comes new goes before those whose read goes on, so a short read waits for one turn of a long
+    one at most, and is done in its own first turn however many pieces it has. While a long read
+    waits, no two that come new go one after the other: a flood of short ones does not starve it.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -28,10 +32,6 @@ class Reader:
         self._last_was_new = False
         self._stop = False
         self._closing: set[asyncio.Future[None]] = set()  # of abandoned reads
-
-    def stopped(self) -> bool:
-        """Whether the reader has gone; a read that is not in pieces asks now and then."""
-        return self._stop
 
     async def run(
         self,
@@ -58,11 +58,15 @@ class Reader:
         pieces: list[Generator[None, None, T]] = []
 
         def go_on(db: sqlite3.Connection) -> list[T]:
-            """Do a piece; return the result in a list, empty as long as there is none."""
+            """Do pieces for a turn; return the result in a list, empty as long as there is none."""
             if not pieces:
                 pieces.append(work(db, *args, **kwargs))
+            end_of_turn = time.monotonic() + TURN_SECONDS
             try:
-                next(pieces[0])
+                while not self._stop:
+                    next(pieces[0])
+                    if time.monotonic() >= end_of_turn:
+                        break
             except StopIteration as end:
                 return [end.value]
             return []

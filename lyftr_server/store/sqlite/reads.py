@@ -8,11 +8,10 @@ from ...records import NATIVE, Message, StoredEvent, StoredMessage, StoredRefusa
 from ...schema import EventQuery, MessageQuery, RefusedQuery
 from .. import cursor
 from ..cursor import FIRST, LAST, Key, Position
-from ..errors import Stopped
 from ..pages import Found, Page, Rows, beside, found
 from . import events, following, listing, matching, refused
 from .listing import Scope
-from .sql import Stop, snapshot
+from .sql import Pieces, Stop, answer, snapshot
 
 DAY_US = 86_400_000_000
 MINUTE_US = 60_000_000
@@ -22,15 +21,20 @@ REFUSED_BYTES = 4 << 20
 
 
 def page(db: sqlite3.Connection, query: MessageQuery, stop: Stop) -> Page:
-    """Return the page that `query` asks for. Invalid for a bad cursor; Stopped."""
-    if stop():
-        raise Stopped
+    """Do page_in_pieces(), until `stop`."""
+    return answer(page_in_pieces(db, query), stop)
+
+
+def page_in_pieces(db: sqlite3.Connection, query: MessageQuery) -> Pieces[Page]:
+    """Return the page that `query` asks for. Invalid for a bad cursor."""
     if query.order == "stored":
-        return _page_as_stored(db, query, stop)
+        return (yield from _page_as_stored(db, query))
     signing = _cursor_key(db)
     start = cursor.decode(signing, query.cursor, query) if query.cursor else None
-    look = _page_of_matches if query.q else _page_of_all
-    found, total = look(db, query, start, stop)
+    if query.q:
+        found, total = yield from _page_of_matches(db, query, start)
+    else:
+        found, total = _page_of_all(db, query, start)
 
     def token(key: Key | None, backward: bool) -> str | None:
         return key and cursor.encode(signing, Position(backward, key), query)
@@ -41,13 +45,14 @@ def page(db: sqlite3.Connection, query: MessageQuery, stop: Stop) -> Page:
     return Page(found.data, total, later, earlier)
 
 
-def _page_as_stored(db: sqlite3.Connection, query: MessageQuery, stop: Stop) -> Page:
+def _page_as_stored(db: sqlite3.Connection, query: MessageQuery) -> Pieces[Page]:
     """Return the page after a place in the order of storing: there is always a next one."""
     scope = listing.scope(query)
     place = query.cursor or following.BEGINNING
-    rows, places = following.follow(db, query, place, query.limit, stop, name="cursor")
+    rows, places = yield from following.in_pieces(db, query, place, query.limit, name="cursor")
     if query.q:
-        total = matching.matches(db, matching.begin(db, query.q, scope, stop), 0).total
+        wanted = matching.begin(db, query.q, scope)
+        total = (yield from matching.matches(db, wanted, 0)).total
     else:
         with snapshot(db):
             total = listing.count(db, scope)
@@ -69,7 +74,7 @@ def _cursor_key(db: sqlite3.Connection) -> bytes:
 
 
 def _page_of_all(
-    db: sqlite3.Connection, query: MessageQuery, start: Position | None, _stop: Stop
+    db: sqlite3.Connection, query: MessageQuery, start: Position | None
 ) -> tuple[Found, int]:
     scope = listing.scope(query)
     with snapshot(db):
@@ -80,16 +85,17 @@ def _page_of_all(
 
 
 def _page_of_matches(
-    db: sqlite3.Connection, query: MessageQuery, start: Position | None, stop: Stop
-) -> tuple[Found, int]:
-    wanted = matching.begin(db, query.q or "", listing.scope(query), stop)
-    matches = matching.matches(db, wanted, query.offset + query.limit)
+    db: sqlite3.Connection, query: MessageQuery, start: Position | None
+) -> Pieces[tuple[Found, int]]:
+    wanted = matching.begin(db, query.q or "", listing.scope(query))
+    matches = yield from matching.matches(db, wanted, query.offset + query.limit)
     if start is None and _beyond(query, matches.total):
         found = Found([], FIRST, None)
     elif start is None:
-        found = matching.at_offset(db, wanted, matches, *_window(query, matches.total))
+        window = _window(query, matches.total)
+        found = yield from matching.at_offset(db, wanted, matches, *window)
     else:
-        found = matching.at_position(db, wanted, matches, start, query.limit)
+        found = yield from matching.at_position(db, wanted, matches, start, query.limit)
     return found, matches.total
 
 
@@ -122,21 +128,32 @@ def _at_position(db: sqlite3.Connection, scope: Scope, limit: int, start: Positi
 def chunk(
     db: sqlite3.Connection, query: MessageQuery, after: Key | None, size: int, stop: Stop
 ) -> list[Message]:
-    """Return the next `size` rows of the listing after `after`; none at its end. Stopped.
+    """Do chunk_in_pieces(), until `stop`."""
+    return answer(chunk_in_pieces(db, query, after, size), stop)
 
-    Each call is a short snapshot of its own, so a long export holds back no checkpoint.
+
+def chunk_in_pieces(
+    db: sqlite3.Connection, query: MessageQuery, after: Key | None, size: int
+) -> Pieces[list[Message]]:
+    """Return the next `size` rows of the listing after `after`; none at its end.
+
+    Each piece is a short snapshot of its own, so a long export holds back no checkpoint.
     """
-    if stop():
-        raise Stopped
     scope = listing.scope(query)
     backward = query.order == "desc"
     place = after or (scope.last if backward else scope.first)
     sides = {"backward": backward, "inclusive": after is None}
     if query.q:
-        wanted = matching.begin(db, query.q, scope, stop)
-        return matching.after(db, wanted, place, size, **sides)
+        wanted = matching.begin(db, query.q, scope)
+        return (yield from matching.after(db, wanted, place, size, **sides))
     found = listing.rows(db, scope, place, size, **sides)
     return found[::-1] if backward else found
+
+
+def few_matches(db: sqlite3.Connection, query: MessageQuery) -> Pieces[list[int] | None]:
+    """Return the seqs of all that an export with `q` has, in its order; None: they are many."""
+    wanted = matching.begin(db, query.q or "", listing.scope(query))
+    return (yield from matching.in_order(db, wanted, backward=query.order == "desc"))
 
 
 def message(db: sqlite3.Connection, message_id: str) -> StoredMessage | None:

@@ -31,13 +31,16 @@ MERGE_PAGES = 16
 # backlog() counts so many rows, and takes the difference of seqs for more.
 COUNTED = 10_000
 
-# How much of the table one piece of a search covers, so that it takes at most some 50 ms: rows
-# that the index looks through (for three letters; fewer for more, but at least so many), rows that
-# a scan reads, and rows that a scan hands over to be folded here.
+# How many rows of the table a piece of a search covers at most: that the index looks through, that
+# a scan reads, and that a scan hands over to be folded here. Within that it goes by measured time.
 INDEX_ROWS = 2_000_000
-LEAST_INDEX_ROWS = 50_000
 SCAN_ROWS = 100_000
 FOLD_ROWS = 2_000
+# The index looks for longer phrases by their two ends, and their texts are looked at: what a phrase
+# costs it grows with its length and the text's, to a minute for 256 equal letters in such texts.
+PHRASE = 16
+PHRASE_END = 6
+CANDIDATES = 200
 
 
 class Piece(NamedTuple):
@@ -49,21 +52,28 @@ class Piece(NamedTuple):
 
 
 def piece(
-    db: sqlite3.Connection, folded: str, scope: Scope, after: int, bound: int, most: int
+    db: sqlite3.Connection,
+    folded: str,
+    scope: Scope,
+    after: int,
+    bound: int,
+    most: int,
+    rows: int = INDEX_ROWS,
 ) -> Piece:
     """Find rows of the scope that contain `folded`, with seq in after + 1 .. bound or a part of it.
 
+    The part has at most `rows`.
     Their seqs come too unless there are more than `most`. Rows never change and get ever larger
     seqs; so a search made of pieces, each a short snapshot, is exact for the moment of `bound`.
     """
     with snapshot(db):
         watermark = _watermark(db)
         if indexed(folded) and after < watermark:
-            upto = min(
-                bound, watermark, after + max(LEAST_INDEX_ROWS, INDEX_ROWS // len(folded) * 3)
-            )
+            upto = min(bound, watermark, after + min(rows, INDEX_ROWS))
+            if len(folded) > PHRASE:
+                return _look_up_and_see(db, folded, scope, after, upto, most)
             return _look_up(db, folded, scope, after, upto, most)
-        return _scan(db, folded, scope, after, bound, most)
+        return _scan(db, folded, scope, after, bound, most, rows)
 
 
 def indexed(folded: str) -> bool:
@@ -74,7 +84,6 @@ def indexed(folded: str) -> bool:
 def _look_up(
     db: sqlite3.Connection, folded: str, scope: Scope, after: int, upto: int, most: int
 ) -> Piece:
-    phrase = '"' + folded.replace('"', '""') + '"'
     join, where = "", "true"
     values: list[Any] = []
     if scope != Scope():
@@ -86,14 +95,44 @@ def _look_up(
         f"SELECT search.rowid AS seq FROM search {join}"
         f" WHERE search MATCH ? AND search.rowid > ? AND search.rowid <= ? AND {where}"
     )
-    return _collect(db, found, [phrase, after, upto, *values], upto, most)
+    return _collect(db, found, [_phrase(folded), after, upto, *values], upto, most)
+
+
+def _look_up_and_see(
+    db: sqlite3.Connection, folded: str, scope: Scope, after: int, upto: int, most: int
+) -> Piece:
+    """Look up both ends of the phrase, and look at the texts that have them."""
+    ends = {_phrase(folded[:PHRASE_END]), _phrase(folded[-PHRASE_END:])}
+    where, values = scope.where("instant >= ? AND instant < ?", scope.since, scope.until)
+    candidates = json_row(
+        db,
+        "SELECT json_group_array(json_array(seq, text)) FROM (SELECT messages.seq,"
+        " messages.text FROM search CROSS JOIN messages ON messages.seq = search.rowid"
+        " WHERE search MATCH ?"
+        f" AND search.rowid > ? AND search.rowid <= ? AND {where} ORDER BY search.rowid LIMIT ?)",
+        (" AND ".join(sorted(ends)), after, upto, *values, CANDIDATES),
+    )
+    if len(candidates) == CANDIDATES:
+        upto = candidates[-1][0]
+    seqs = containing(candidates, folded)
+    return Piece(upto, len(seqs), seqs if len(seqs) <= most else None)
+
+
+def _phrase(folded: str) -> str:
+    return '"' + folded.replace('"', '""') + '"'
 
 
 def _scan(
-    db: sqlite3.Connection, folded: str, scope: Scope, after: int, bound: int, most: int
+    db: sqlite3.Connection,
+    folded: str,
+    scope: Scope,
+    after: int,
+    bound: int,
+    most: int,
+    rows: int,
 ) -> Piece:
     sql, letters, exact = condition(folded)
-    upto = min(bound, after + (SCAN_ROWS if exact else FOLD_ROWS))
+    upto = min(bound, after + min(rows, SCAN_ROWS if exact else FOLD_ROWS))
     where = "true"
     values: list[Any] = []
     if scope != Scope():

@@ -2,12 +2,31 @@
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+from ..errors import Stopped
+
+T = TypeVar("T")
 
 # Asked between bounded pieces of a long read: True when nobody waits for the answer any more.
 Stop = Callable[[], bool]
+# A long read: it yields between its pieces, where it has no snapshot open and another reader may
+# have the connection, and returns its answer.
+Pieces = Generator[None, None, T]
+
+
+def answer(pieces: Pieces[T], stop: Stop) -> T:
+    """Do a long read piece by piece; Stopped."""
+    while True:
+        if stop():
+            raise Stopped
+        try:
+            next(pieces)
+        except StopIteration as end:
+            found: T = end.value
+            return found
 
 
 @contextmanager

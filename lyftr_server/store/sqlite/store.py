@@ -19,12 +19,13 @@ from ..errors import Fatal, StoreError, Unopenable, Unusable
 from ..limits import Limits, Policy
 from ..message_store import MessageStore
 from ..pages import Page, Rows, fitting
-from . import erasure, following, reads, schema, search, timeline, upkeep, verify
+from . import erasure, following, listing, reads, schema, search, timeline, upkeep, verify
 from .connection import Connection, open_reader, open_writer
 from .files import Files, create_private, lock, make_folder
 from .insert import CONTENT_DEDUPE, insert
 from .keeping import Keeping
 from .reader import Reader
+from .sql import Pieces
 from .tombstones import Tombstones
 
 logger = logging.getLogger(__name__)
@@ -237,7 +238,7 @@ class SqliteStore(MessageStore):
 
     async def page(self, query: MessageQuery) -> Page:
         reader = self._searches if query.q else self._listings
-        return await self._read(reader, reads.page, query, reader.stopped)
+        return await self._read_long(reader, reads.page_in_pieces, query)
 
     async def message(self, message_id: str) -> StoredMessage | None:
         return await self._read(self._listings, reads.message, message_id)
@@ -263,16 +264,21 @@ class SqliteStore(MessageStore):
         Each chunk is a short read of its own: a long export holds back no checkpoint.
         """
         after, place, size = None, following.BEGINNING, EXPORT_ROWS
-        reader, stopped = self._searches, self._searches.stopped
+        reader = self._searches
         places: list[str] = []
+        seqs: list[int] | None = None
+        if query.q and query.order != "stored":
+            seqs = await self._read_long(reader, reads.few_matches, query)
         while True:
             began = time.monotonic()
             if query.order == "stored":
-                rows, places = await self._read(
-                    reader, following.follow, query, place, size, stopped
+                rows, places = await self._read_long(
+                    reader, following.in_pieces, query, place, size
                 )
+            elif seqs is not None:
+                rows, seqs = await self._read(reader, listing.first_by_seq, seqs, size)
             else:
-                rows = await self._read(reader, reads.chunk, query, after, size, stopped)
+                rows = await self._read_long(reader, reads.chunk_in_pieces, query, after, size)
             if not rows:
                 return
             rows = fitting(rows)
@@ -296,7 +302,7 @@ class SqliteStore(MessageStore):
         # What everybody waits for is a few rows; what one asks for may be far apart.
         every = query.q is None and query.sender is None and query.since is None
         reader = self._listings if every else self._searches
-        return await self._read(reader, following.follow, query, after, limit, reader.stopped)
+        return await self._read_long(reader, following.in_pieces, query, after, limit)
 
     async def search_backlog(self) -> int:
         """Return the number of messages above the search index's watermark."""
@@ -340,10 +346,25 @@ class SqliteStore(MessageStore):
         try:
             return await reader.run(work, *args, **kwargs)
         except sqlite3.Error as error:
-            self.metrics.errors += 1
-            if upkeep.damaged(error):
-                self._index_damaged = self._more_upkeep = True
-            raise StoreError(str(error)) from error
+            raise self._failed_read(error) from error
+
+    async def _read_long(
+        self,
+        reader: Reader,
+        work: Callable[Concatenate[sqlite3.Connection, P], Pieces[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        try:
+            return await reader.run_in_pieces(work, *args, **kwargs)
+        except sqlite3.Error as error:
+            raise self._failed_read(error) from error
+
+    def _failed_read(self, error: sqlite3.Error) -> StoreError:
+        self.metrics.errors += 1
+        if upkeep.damaged(error):
+            self._index_damaged = self._more_upkeep = True
+        return StoreError(str(error))
 
 
 # What only a person can mend; a lock or an I/O error may pass by itself.
