@@ -5,6 +5,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import pytest
 from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPServerRequest, RequestStartLine
 from tornado.web import Application, RequestHandler
 
+from lyftr_server.sources import SOURCES
 from lyftr_server.store.sqlite.connection import open_writer
 
 from .process import ROOT
@@ -67,7 +69,12 @@ def parts() -> Iterator[tuple[str, Path]]:
         yield path.relative_to(PACKAGE).parts[0].removesuffix(".py"), path
 
 
-def imports() -> Iterator[Import]:
+@cache
+def imports() -> tuple[Import, ...]:
+    return tuple(running_imports())
+
+
+def running_imports() -> Iterator[Import]:
     """Yield every import that runs, those inside functions included; `.x` for x of ours."""
     for part, path in parts():
         package = ["lyftr_server", *path.relative_to(PACKAGE).parts[:-1]]
@@ -105,7 +112,7 @@ def own_part(module: str) -> str | None:
 
 
 def test_every_part_has_its_place() -> None:
-    assert {part for part, _ in parts()} == set(ALLOWED)
+    assert {part for part, _ in parts()} == set(ALLOWED), "a new part belongs in ALLOWED"
 
 
 def test_imports_point_one_way() -> None:
@@ -116,7 +123,85 @@ def test_imports_point_one_way() -> None:
         and part != each.part
         and part not in ALLOWED[each.part]
     ]
-    assert bad == []
+    assert bad == [], (
+        "imports point from __main__ down to plain data: what two layers need belongs in the lower"
+        " one, data in records.py; a new arrow needs a word in ALLOWED and a reason"
+    )
+
+
+# -- the walls: an engine is one folder, a sender one file
+
+ENGINES = {path.parent.name for path in (PACKAGE / "store").glob("*/store.py")}
+# What works on a database's own files while no server need be running.
+OFFLINE = "commands"
+
+
+def imported_engine(module: str) -> str | None:
+    """Return which engine a module is part of, if any."""
+    names = module.split(".")
+    return names[2] if names[:2] == ["lyftr_server", "store"] and {*names[2:3]} & ENGINES else None
+
+
+def test_an_engine_is_known_to_nobody_but_the_one_that_opens_it() -> None:
+    assert sorted(ENGINES) == ["postgres", "sqlite"]
+    bad = [
+        each
+        for each in imports()
+        if (engine := imported_engine(each.module))
+        and each.part != OFFLINE
+        and each.file != "lyftr_server/store/__init__.py"
+        and not each.file.startswith(f"lyftr_server/store/{engine}/")
+    ]
+    assert bad == [], (
+        "what every engine promises belongs in store/message_store.py, what several of them need"
+        " beside store/commits.py; only store_of() chooses an engine"
+    )
+
+
+def test_what_one_engine_has_is_named_by_it_alone() -> None:
+    files = [PACKAGE / f"{name}.py" for name in ("app", "base", "feed", "log", "metrics", "server")]
+    files += [*(PACKAGE / "handlers").glob("*.py"), *(PACKAGE / "store").glob("[a-z]*.py")]
+    bad = [
+        (path.name, engine)
+        for path in files
+        for engine in ENGINES
+        if engine in path.read_text().lower()
+    ]
+    assert bad == [], (
+        "an engine's gauges, labels and words belong in its own gauges(), build and name"
+    )
+
+
+@pytest.mark.parametrize(
+    "library, engine", [("sqlite3", "sqlite"), ("aiosqlite", "sqlite"), ("asyncpg", "postgres")]
+)
+def test_a_database_library_stays_in_its_engine(library: str, engine: str) -> None:
+    bad = [
+        each.file
+        for each in imports()
+        if each.module.partition(".")[0] == library
+        and not each.file.startswith(f"lyftr_server/store/{engine}/")
+    ]
+    assert bad == [], f"what talks to {library} belongs in store/{engine}/"
+
+
+def test_the_engine_of_the_tests_is_small() -> None:
+    """It proves that little is needed behind the wall; what every engine does is before it."""
+    lines = (ROOT / "tests/store/memory.py").read_text().splitlines()
+    assert len(lines) <= 150, "what is not storing or finding belongs in MessageStore or commits.py"
+
+
+def test_a_sender_is_known_by_its_row_alone() -> None:
+    files = [PACKAGE / f"{name}.py" for name in ("app", "base", "feed", "log", "metrics", "server")]
+    files += [*(PACKAGE / "handlers").glob("*.py"), *(PACKAGE / "store").rglob("*.py")]
+    bad = [
+        (path.name, source.name)
+        for path in files
+        for source in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value == source.name
+    ]
+    assert bad == [], "what only one sender does belongs in its file in sources/"
 
 
 def test_no_files_of_http1_import_one_another_in_a_circle() -> None:
@@ -131,14 +216,18 @@ def test_no_files_of_http1_import_one_another_in_a_circle() -> None:
         imported = {
             name: others - leaves for name, others in imported.items() if name not in leaves
         }
-    assert imported == {}, "these are a circle, or rest on one"
+    assert imported == {}, (
+        "these are a circle, or rest on one: what both need belongs in a third file beneath them"
+    )
 
 
 @pytest.mark.parametrize("library", HOMES)
 def test_each_library_has_one_home(library: str) -> None:
     found = [each for each in imports() if each.module.partition(".")[0] == library]
-    assert [each for each in found if each.part not in HOMES[library]] == []
-    assert {each.part for each in found} == HOMES[library]
+    homes = HOMES[library]
+    belongs = f"what needs {library} belongs in {' or '.join(sorted(homes)) or 'no module'}"
+    assert [each for each in found if each.part not in homes] == [], belongs
+    assert {each.part for each in found} == homes, f"{library} is used no more: strike it out"
 
 
 def test_the_environment_is_read_in_one_place() -> None:
@@ -148,7 +237,7 @@ def test_the_environment_is_read_in_one_place() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv")
     }
-    assert readers == {"config"}
+    assert readers == {"config"}, "a variable belongs in config.py, which checks and describes it"
 
 
 def test_nothing_is_asserted_outside_of_tests() -> None:
@@ -158,11 +247,12 @@ def test_nothing_is_asserted_outside_of_tests() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Assert)
     ]
-    assert asserting == []
+    assert asserting == [], "what may fail raises an error of ours; what cannot needs no check"
 
 
 def test_the_start_script_is_short() -> None:
-    assert len((ROOT / "run.py").read_text().splitlines()) < 20
+    lines = (ROOT / "run.py").read_text().splitlines()
+    assert len(lines) < 20, "what starts the server belongs in commands/"
 
 
 # -- aiosqlite: store/sqlite/connection.py hands whole functions to _execute
