@@ -57,6 +57,12 @@ MESSAGE = "lyftr_server/schema/message.py"
 JSON = "lyftr_server/schema/strict_json.py"
 TABLES = "lyftr_server/store/sqlite/schema.py"
 
+FEED = "lyftr_server/feed.py"
+HANDING = "lyftr_server/commands/handing.py"
+
+STREAM = "tests/test_stream.py"
+FORWARD = "tests/commands/test_forward.py"
+READ_TESTS = "tests/store/test_reads.py"
 DURABILITY = "tests/faults/test_durability.py"
 STORAGE = "tests/faults/test_storage_faults.py"
 ONCE = "tests/faults/test_exactly_once.py"
@@ -98,6 +104,45 @@ def mutant(name: str, tests: str | Sequence[str], *changes: tuple[str, str, str]
 
 
 MUTANTS = (
+    mutant(
+        "what two reads of a stream have in common comes twice",
+        (STREAM,),
+        (
+            FEED,
+            "known = {message.message_id for message in messages}",
+            "known: set[str] = set()",
+        ),
+    ),
+    mutant(
+        "what is stored while a reader of the stream resumes is skipped",
+        (STREAM,),
+        (
+            FEED,
+            """            rows += [
+                row
+                for row in self._since(number)
+                if row.message.message_id not in known
+                if fits(row.message)
+            ]
+""",
+            "",
+        ),
+    ),
+    mutant(
+        "a message counts as handed on before it is taken",
+        (FORWARD,),
+        (HANDING, "self.done = row is None", "self.done = True"),
+    ),
+    mutant(
+        "messages of one sender are handed on side by side",
+        (FORWARD,),
+        (HANDING, 'crc32(row["from"].encode())', 'crc32(row["message_id"].encode())'),
+    ),
+    mutant(
+        "a page of the newest forgets its offset",
+        (READ_TESTS,),
+        (READS, "return max(0, total - query.offset - limit), limit", "return 0, limit"),
+    ),
     mutant(
         "look first, then insert",
         (DELIVERIES, WRITES),
