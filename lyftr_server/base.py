@@ -218,7 +218,9 @@ class BaseHandler(ServiceMixin, RequestHandler):
         return self.detach()
 
     def reply_json(self, status: int, content: Any, headers: Headers = ()) -> None:
-        self.reply(status, json.dumps(content, ensure_ascii=False).encode(), headers)
+        body = json.dumps(content, ensure_ascii=False).encode()
+        # A newline for who reads it on a terminal; senders get the bytes that were agreed on.
+        self.reply(status, body if self.source is not None else body + b"\n", headers)
 
     # -- errors: one table from what was raised to what is answered
 

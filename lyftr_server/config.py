@@ -150,6 +150,8 @@ VARIABLES: Mapping[str, tuple[str | None, Callable[[str], Any]]] = {
     "HOST": ("127.0.0.1", str),
     "PORT": ("8000", _integer(0, 65535)),
     "LOG_LEVEL": ("INFO", _log_level),
+    # Unset: text on a terminal, else json.
+    "LOG_FORMAT": (None, _one_of("json", "text")),
     "APP_NAME": ("lyftr", str),
     "ENV": ("production", str),
     "DEDUPE_BY": ("message_id", _one_of("message_id", "content")),

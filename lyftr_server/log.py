@@ -132,6 +132,39 @@ class Output:
             self.flush()
 
 
+class ReadableOutput(Output):
+    """An Output for a person at a terminal: each JSON line is written as words."""
+
+    def write(self, line: str) -> None:
+        super().write(readable(line))
+
+
+def readable(line: str) -> str:
+    """Return a line of the log as a person reads it: the time, what it is, and the fields.
+
+    Nothing in it controls a terminal: what cannot be printed stays escaped.
+    """
+    fields: dict[str, Any] = json.loads(line)
+    start = f"{fields.pop('ts')[11:23]} {fields.pop('level'):<8}"
+    for constant in ("app", "env"):
+        del fields[constant]
+    exception = fields.pop("exception", "")
+    if "method" in fields:
+        words = [_plain(fields.pop(name)) for name in ("method", "path", "status")]
+        words.append(f"{fields.pop('latency_ms')} ms")
+    else:
+        words = [_plain(fields.pop("event", None) or fields.pop("message", ""))]
+    words += [f"{name}={_plain(value)}" for name, value in fields.items()]
+    trace = "".join(f"\n    {_plain(each)}" for each in exception.splitlines())
+    return f"{start} {' '.join(words)}{trace}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, str):
+        return value if value.isprintable() else quoted(value)
+    return json.dumps(value)
+
+
 def _opened(fd: int) -> os.stat_result:
     """Return what `fd` is; when it is closed, make sure that no other file becomes it."""
     try:

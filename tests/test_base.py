@@ -24,7 +24,7 @@ from .process import RunningServer, ServerSocket, message, native, samples
 async def test_an_id_that_is_no_utf8_is_400(client: Client, log_file: LogFile, target: str) -> None:
     answer = await client.get(target)
     assert (answer.code, answer.headers["Content-Type"]) == (400, "application/json")
-    assert answer.body == b'{"detail": "bad request"}'
+    assert answer.body == b'{"detail": "bad request"}\n'
     assert log_file.read()[-1]["status"] == 400
 
 

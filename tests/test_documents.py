@@ -55,7 +55,7 @@ def test_the_routes_are_those_that_exist() -> None:
     named = {name for name in names if name.startswith("/")}
     patterns = {handler.route for _, handler in PATTERNS}
     # The pages' own files are a part of them.
-    parts = ("/docs/", "/inspector/")
+    parts = ("/docs/", "/inspector/", "/favicon.ico")
     assert named == {
         route for route in {*EXACT, *patterns, *routes()} if not route.startswith(parts)
     }

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from lyftr_server.log import JsonLines, Output, describe, event
+from lyftr_server.log import JsonLines, Output, describe, event, readable
 from lyftr_server.signature import sign
 
 from .conftest import ErrorLog, LogFile, ServerFactory
@@ -153,6 +153,67 @@ def test_an_error_of_the_system_keeps_its_words() -> None:
     with pytest.raises(OSError, match="No such file") as caught:
         os.stat("/nowhere/file")
     assert describe(caught.value).endswith("No such file or directory: '/nowhere/file'")
+
+
+# -- for a person
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        pytest.param(
+            {"method": "GET", "path": "/x", "status": 200, "latency_ms": 1.5, "dup": False},
+            "GET /x 200 1.5 ms dup=false",
+            id="a request",
+        ),
+        pytest.param({"event": "listening", "port": 1}, "listening port=1", id="an event"),
+        pytest.param({"message": "Hi", "logger": "x"}, "Hi logger=x", id="a record"),
+        pytest.param({"event": "x", "name": "\x1b[31m"}, 'x name="\\u001b[31m"', id="an escape"),
+        pytest.param({"event": "x", "name": "\ud800"}, 'x name="\\ud800"', id="a surrogate"),
+        pytest.param(
+            {"event": "x", "exception": "File a\n  b\nKeyError"},
+            "x\n    File a\n      b\n    KeyError",
+            id="an exception",
+        ),
+        pytest.param(
+            {"event": "x", "faults": [{"loc": "body.ts"}]},
+            'x faults=[{"loc": "body.ts"}]',
+            id="faults",
+        ),
+    ],
+)
+def test_a_line_is_readable(fields: dict[str, Any], words: str) -> None:
+    common = {"ts": "2026-11-22T12:17:26.866Z", "level": "INFO", "app": "lyftr", "env": "p"}
+    assert readable(json.dumps(common | fields)) == f"12:17:26.866 INFO     {words}"
+
+
+def run_on_a_terminal(tmp_path: Path, **variables: str) -> str:
+    """Return what `serve` with a configuration that is no good says on a terminal."""
+    controlling, terminal = os.openpty()
+    try:
+        command = [sys.executable, *RUN_PY]
+        subprocess.run(
+            command, env=environment(**variables), cwd=tmp_path, stdout=terminal, timeout=30
+        )
+        return os.read(controlling, 1 << 16).decode()
+    finally:
+        os.close(controlling)
+        os.close(terminal)
+
+
+def test_on_a_terminal_the_log_is_readable_and_else_json(tmp_path: Path) -> None:
+    assert " ERROR    configuration_invalid " in run_on_a_terminal(tmp_path)
+    assert json.loads(run_on_a_terminal(tmp_path, LOG_FORMAT="json"))["level"] == "ERROR"
+    found = subprocess.run(
+        [sys.executable, *RUN_PY],
+        env=environment(LOG_FORMAT="text"),
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert b" ERROR    configuration_invalid " in found.stdout
+    assert json.loads(run_on_a_terminal(tmp_path, LOG_FORMAT="json"))["faults"]
 
 
 # -- the output

@@ -230,3 +230,27 @@ async def test_what_was_left_out_is_told_once_a_second(
         told.append(record.event_fields)  # type: ignore[attr-defined]
         caplog.clear()
     assert told == [{"count": 4, "requests": {"404 unmatched": 3, "401 /webhook": 1}}] * 2
+
+
+@pytest.mark.parametrize(
+    "target", ["/", "/health", "/health/ready", "/stats", "/messages", "/nowhere", "/openapi.json"]
+)
+async def test_an_answer_in_json_ends_with_a_newline(client: Client, target: str) -> None:
+    answer = await client.get(target)
+    assert answer.body.endswith(b"}\n")
+
+
+async def test_what_senders_get_has_no_newline(client: Client) -> None:
+    answer = await client.request("POST", "/webhook", b"{}", {"X-Signature": "bad"})
+    assert answer.body == b'{"detail": "invalid signature"}'
+    body = as_body(message())
+    answer = await client.request(
+        "POST", "/webhook", body, {"X-Signature": sign(SECRET.encode(), body)}
+    )
+    assert answer.body == b'{"status": "ok"}'
+
+
+async def test_browsers_find_an_icon(client: Client) -> None:
+    answer = await client.get("/favicon.ico")
+    assert (answer.code, answer.headers["Content-Type"]) == (200, "image/svg+xml; charset=utf-8")
+    assert b"<svg" in answer.body

@@ -2,9 +2,10 @@
 
 import argparse
 import logging
+import os
 
 from ..config import Config, ConfigError, setting
-from ..log import JsonLines, Output, event
+from ..log import JsonLines, Output, ReadableOutput, event
 from . import Commands, add
 
 logger = logging.getLogger(__name__)
@@ -24,11 +25,20 @@ def add_to(commands: Commands) -> None:
 
 
 def run(_options: argparse.Namespace) -> int:
-    output = Output()
+    output = _output()
     try:
         return _serve(output)
     finally:
         output.close()
+
+
+def _output() -> Output:
+    try:
+        form = setting("LOG_FORMAT")
+    except ConfigError:
+        form = None  # told together with all other faults
+    text = os.isatty(1) if form is None else form == "text"
+    return ReadableOutput() if text else Output()
 
 
 def _serve(output: Output) -> int:

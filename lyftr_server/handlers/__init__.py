@@ -15,7 +15,7 @@ from .docs import (
     SwaggerStyleHandler,
 )
 from .events import EventsExportHandler, EventsHandler
-from .inspector import InspectorFileHandler, InspectorHandler
+from .inspector import FaviconHandler, InspectorFileHandler, InspectorHandler
 from .messages import (
     ExportHandler,
     MessageHandler,
@@ -61,6 +61,7 @@ EXACT: dict[str, type[BaseHandler]] = {
         SwaggerScriptHandler,
         SwaggerStyleHandler,
         InspectorHandler,
+        FaviconHandler,
     )
 }
 PATTERNS: tuple[tuple[re.Pattern[str], type[BaseHandler]], ...] = (

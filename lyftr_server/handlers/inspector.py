@@ -23,6 +23,7 @@ _POLICY = "; ".join(
 )
 _SAFE = (("Referrer-Policy", "no-referrer"),)
 _CHANGES = ("Cache-Control", "no-cache")
+_KEPT = ("Cache-Control", "public, max-age=86400")
 _NEVER_CHANGES = ("Cache-Control", "public, max-age=31536000, immutable")
 _FOLDER = Path(__file__).parent.parent / "inspector"
 _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -42,6 +43,16 @@ class InspectorHandler(BaseHandler):
         page = (await asyncio.to_thread(_files)).page
         headers = [("Content-Type", f"text/html{_UTF8}"), _CHANGES, *_SAFE]
         self.reply(200, page, [*headers, ("Content-Security-Policy", _POLICY)])
+
+
+class FaviconHandler(BaseHandler):
+    """GET /favicon.ico: the page's icon, for browsers that look at anything else of ours."""
+
+    route = "/favicon.ico"
+
+    async def get(self) -> None:
+        icon = (await asyncio.to_thread(_files)).bodies["icon.svg"]
+        self.reply(200, icon, [("Content-Type", _TYPES[".svg"] + _UTF8), _KEPT, *_SAFE])
 
 
 class InspectorFileHandler(BaseHandler):

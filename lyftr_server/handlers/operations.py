@@ -3,7 +3,7 @@
 from .. import __version__
 from ..base import RETRY_AFTER, BaseHandler, Refused
 
-_OK = b'{"status": "ok"}'
+_OK = b'{"status": "ok"}\n'
 
 
 class LiveHandler(BaseHandler):

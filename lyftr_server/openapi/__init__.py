@@ -23,7 +23,7 @@ Stores each signed message exactly once, and gives it back.
 @cache
 def document_bytes(table: tuple[type[Source], ...]) -> bytes:
     """Return the document as JSON. It says the same as long as the program runs."""
-    return json.dumps(document(table), ensure_ascii=False).encode()
+    return json.dumps(document(table), ensure_ascii=False).encode() + b"\n"
 
 
 def document(table: Sequence[type[Source]] = SOURCES) -> Json:
