@@ -73,6 +73,24 @@ def _key_file(value: str) -> bytes:
     return key
 
 
+def _text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise vol.Invalid("must be UTF-8") from None
+    return value
+
+
+def _host(value: str) -> str:
+    try:
+        _text(value).encode("idna")
+    except UnicodeError:
+        raise vol.Invalid(
+            "must be an address or a name, each label of at most 63 letters"
+        ) from None
+    return value
+
+
 def _token(value: str) -> str:
     if not re.fullmatch(r"[\x21-\x7e]+", value):
         raise vol.Invalid("must be printable ASCII without spaces")
@@ -80,8 +98,8 @@ def _token(value: str) -> str:
 
 
 def _database_path(value: str) -> Path:
-    form = re.fullmatch(r"sqlite(?:\+aiosqlite)?:///([^?#]+)", value)
-    if not form or form[1].startswith(":"):
+    form = re.fullmatch(r"sqlite(?:\+aiosqlite)?:///([^?#]+)", _text(value))
+    if not form or form[1].startswith(":") or form[1].endswith("/"):
         raise vol.Invalid("must be sqlite:///relative/path or sqlite:////absolute/path of a file")
     return Path(form[1])
 
@@ -103,7 +121,7 @@ def _in_file(validate: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def _public_url(value: str) -> str:
-    if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", value):
+    if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", _text(value)):
         raise vol.Invalid("must look like https://example.com, without user, query and fragment")
     try:
         _ = urlsplit(value).port
@@ -134,7 +152,7 @@ _SECRETS: Mapping[str, Callable[[str], Any]] = {
     "STANDARD_WEBHOOKS_SECRET": _standard_secret,
     "WHATSAPP_APP_SECRET": _key,
     "TWILIO_AUTH_TOKEN": _key,
-    "WHATSAPP_VERIFY_TOKEN": str,
+    "WHATSAPP_VERIFY_TOKEN": _text,
 }
 
 # Each variable with the default as one would set it, and its validator. None: no default.
@@ -147,13 +165,13 @@ VARIABLES: Mapping[str, tuple[str | None, Callable[[str], Any]]] = {
     "PUBLIC_URL": (None, _public_url),
     "REFUSED_LIMIT": ("10000", _integer(0, 10**7)),
     "DATABASE_URL": ("sqlite:///data/app.db", _database_path),
-    "HOST": ("127.0.0.1", str),
+    "HOST": ("127.0.0.1", _host),
     "PORT": ("8000", _integer(0, 65535)),
     "LOG_LEVEL": ("INFO", _log_level),
     # Unset: text on a terminal, else json.
     "LOG_FORMAT": (None, _one_of("json", "text")),
-    "APP_NAME": ("lyftr", str),
-    "ENV": ("production", str),
+    "APP_NAME": ("lyftr", _text),
+    "ENV": ("production", _text),
     "DEDUPE_BY": ("message_id", _one_of("message_id", "content")),
     "READ_TOKEN": (None, _token),
     "ALLOWED_HOSTS": (None, _hosts),

@@ -7,7 +7,6 @@ import logging
 import os
 import resource
 import signal
-import socket
 from time import monotonic
 
 import tornado
@@ -18,6 +17,7 @@ from .app import Application
 from .config import Config
 from .log import JsonLines, Output
 from .store import MessageStore, Unopenable, Unusable, store_of
+from .systemd import Systemd
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class _Service:
         self._limits = limits
         self._stop = asyncio.Event()
         self._status = 0
+        self._systemd = Systemd(config.notify_socket())
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -63,6 +64,7 @@ class _Service:
         try:
             return await self._run(loop)
         finally:
+            self._systemd.close()
             self._output.detach()
 
     async def _run(self, loop: asyncio.AbstractEventLoop) -> int:
@@ -111,10 +113,9 @@ class _Service:
         # What lives now lives to the end: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        watchdog = asyncio.create_task(_feed_watchdog())
-        _notify("READY=1")
+        watchdog = asyncio.create_task(self._systemd.keep_told(config.watchdog_seconds()))
         await self._stop.wait()
-        _notify("STOPPING=1")
+        self._systemd.tell("STOPPING=1")
         log.event(logger, logging.INFO, "draining", requests_in_flight=server.in_flight)
         application.draining_since = monotonic()
         application.feed.end()
@@ -156,25 +157,3 @@ def _raise_open_files() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # "unlimited" is not granted everywhere
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _notify(state: str) -> None:
-    """Tell systemd, when it started us (sd_notify, Type=notify)."""
-    address = config.notify_socket()
-    if address is None:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifying:
-        try:
-            notifying.sendto(state.encode(), address)
-        except OSError as error:
-            logger.warning("systemd cannot be notified: %s", error.strerror)
-
-
-async def _feed_watchdog() -> None:
-    """Show systemd that the loop turns, twice as often as it asks."""
-    seconds = config.watchdog_seconds()
-    while seconds is not None:
-        _notify("WATCHDOG=1")
-        await asyncio.sleep(seconds / 2)

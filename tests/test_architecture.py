@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "peers": set(),
     "metrics": {"__init__", "signature"},
     "http1": set(),
+    "systemd": set(),
     "store": {"config", "records", "schema", "metrics", "signature"},
     "feed": {"records", "schema", "store"},
     "openapi": {"__init__", "records", "schema", "signature", "sources"},

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -513,3 +514,99 @@ def test_a_systemd_that_is_gone_is_no_reason_to_fail(server_factory: ServerFacto
     server = server_factory(NOTIFY_SOCKET="/nowhere/notify")
     assert server.get("/health").status == 200
     assert any("systemd" in line.get("message", "") for line in server.log_lines())
+
+
+def test_a_systemd_that_does_not_read_holds_nothing_up(
+    server_factory: ServerFactory, tmp_path: Path
+) -> None:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other,
+    ):
+        systemd.bind(str(tmp_path / "notify"))
+        other.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                other.sendto(b"full", str(tmp_path / "notify"))
+        server = server_factory(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="100000")
+        assert server.deliver(message()).status == 200
+        # It is told as soon as it reads again.
+        systemd.settimeout(10)
+        while systemd.recv(100) != b"READY=1":
+            pass
+        server.stop()
+
+
+def test_without_a_descriptor_left_systemd_is_told_and_a_drain_ends_well(
+    server_factory: ServerFactory, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(10)
+        server = server_factory(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="100000")
+        assert server.deliver(message()).status == 200
+        used_now = len(os.listdir(f"/proc/{server.process.pid}/fd"))
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (used_now, used_now))
+        before = len(server.log_lines())
+        for _ in range(20):  # more than what waited already
+            systemd.recv(100)
+        server.stop()
+        words = []
+        systemd.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                words.append(systemd.recv(100))
+        assert b"STOPPING=1" in words
+        assert all(line["level"] == "INFO" for line in server.log_lines()[before:])
+
+
+# -- what no person should see as a traceback
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("DATABASE_URL", "sqlite:////"),
+        ("DATABASE_URL", "sqlite:////tmp/"),
+        ("DATABASE_URL", "sqlite:////nowhere/\udcff.db"),
+        ("APP_NAME", "a\udcff"),
+        ("ENV", "\udcff"),
+        ("HOST", "a" * 64),
+        ("HOST", "\udcff"),
+        ("PUBLIC_URL", "https://\udcff"),
+        ("WHATSAPP_VERIFY_TOKEN", "\udcff"),
+    ],
+)
+def test_what_cannot_be_used_is_a_fault_that_names_its_variable(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    line = refusal(tmp_path, **{name: value, "PORT": "x"})
+    assert set(line["faults"]) == {name, "PORT"}
+
+
+def test_all_addresses_are_those_of_both_families(server_factory: ServerFactory) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("no IPv6 here")
+    server = server_factory(HOST="::")
+    for host in ("127.0.0.1", "::1"):
+        with socket.create_connection((host, server.port), 10) as client:
+            client.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_a_mistake_of_our_own_is_one_line_and_no_traceback(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text(
+        "import sys\n"
+        "from lyftr_server import server\n"
+        "from lyftr_server.__main__ import main\n"
+        "def run(*_):\n"
+        "    raise RuntimeError('unheard of')\n"
+        "server.run = run\n"
+        "sys.exit(main(['serve']))\n"
+    )
+    ended = run_to_end(tmp_path, str(broken), WEBHOOK_SECRET=SECRET)
+    assert (ended.returncode, ended.stderr) == (1, b"")
+    (line,) = map(json.loads, ended.stdout.splitlines())
+    assert (line["level"], line["event"]) == ("CRITICAL", "failed")
+    assert line["detail"] == "RuntimeError: unheard of"

@@ -41,7 +41,9 @@ def run(options: argparse.Namespace) -> int:
     try:
         database: Path = setting("DATABASE_URL")
         with (
-            replacing(Path(options.file), database=database, force=options.force) as temporary,
+            replacing(
+                Path(options.file), database=database, force=options.force, makes_database=True
+            ) as temporary,
             Source(database) as source,
         ):
             messages = source.run(

@@ -22,8 +22,8 @@ WAITING_LINES = 64
 POLL_SECONDS = 0.2
 END_SECONDS = 10.0
 
-# "Try again later", from the server itself or from a proxy before it.
-_BUSY = {429, 502, 503, 504}
+# These alone, and all from 500 on, say that the same may be taken later.
+_LATER = {408, 429}
 # The headers that prove a body.
 Prove = Callable[[bytes], dict[str, str]]
 _RESULTS = ("created", "duplicate", "conflict")
@@ -87,6 +87,11 @@ class Tally:
         self.counts[outcome] += 1
         self.lines += 1
 
+    def give_up(self, lines: int) -> None:
+        """Count what was read and has no answer. `lines`: how many were read."""
+        if lines > self.lines:
+            self.counts["unsent"] = lines - self.lines
+
     @property
     def whole(self) -> bool:
         return not self.counts["refused"] and not self.gave_up
@@ -117,17 +122,20 @@ class Deliveries:
     def run(self, lines: Iterable[bytes], size: int | None, concurrency: int) -> None:
         """Send each line that is not blank. `size`: of all lines, for the progress."""
         self._size = size
+        read = 0
         lanes = [
             _Lane(self._target, self._prove, self._stop, self._send) for _ in range(concurrency)
         ]
         try:
             for number, line in enumerate(lines, 1):
                 body = line.removesuffix(b"\n")
-                if body.strip():
+                if not body.strip():
+                    continue
+                read += 1
+                if not self.stopped():  # the rest is only counted
                     # The lines of one message stay in their order: they share a lane.
                     lane = lanes[crc32(_message_id(body)) % concurrency]
-                    if not lane.put(_Line(number, body)):
-                        break
+                    lane.put(_Line(number, body))
             for lane in lanes:
                 lane.put(None)
             for lane in lanes:
@@ -136,9 +144,15 @@ class Deliveries:
             self._stop.set()
             for lane in lanes:
                 lane.end()
+        if self.tally.gave_up:
+            self.tally.give_up(read)
         for lane in lanes:
             if lane.error is not None:
                 raise lane.error
+
+    def stopped(self) -> bool:
+        """Tell whether no more will be sent."""
+        return self._stop.is_set()
 
     def _send(self, lane: "_Lane", line: _Line) -> None:
         """Deliver one line, and count what became of it; runs in a lane's thread."""
@@ -149,9 +163,9 @@ class Deliveries:
                 answer = lane.post(line.body)
             except (Unreachable, Dropped) as error:
                 if not left and not self._stop.is_set():
-                    self._refused(line, f"no answer: {error}", isinstance(error, Unreachable))
+                    self._unanswered(line, error)
             else:
-                if answer.status not in _BUSY or not left:
+                if not _later(answer.status) or not left:
                     self._answered(line, answer)
                     return
                 pause = max(pause, answer.retry_after)
@@ -159,6 +173,10 @@ class Deliveries:
                 return
 
     def _answered(self, line: _Line, answer: Answer) -> None:
+        if answer.status == 401:
+            why = f"{answer.status} {answer.detail}"
+            self._give_up(line, why, "the server has another key", "refused")
+            return
         if answer.status != 200:
             self._refused(line, f"{answer.status} {answer.detail}")
             return
@@ -170,16 +188,28 @@ class Deliveries:
                 )
             self._count(line, outcome)
 
-    def _refused(self, line: _Line, why: str, unreachable: bool = False) -> None:
+    def _unanswered(self, line: _Line, error: Unreachable | Dropped) -> None:
+        if isinstance(error, Unreachable):
+            self._give_up(line, f"no answer: {error}", "nobody answers there")
+        else:
+            self._refused(line, f"no answer: {error}")
+
+    def _refused(self, line: _Line, why: str) -> None:
         with self._lock:
-            if unreachable and self.tally.gave_up:
+            self._progress.note(f"line {line.number}: {why}")
+            self._count(line, "refused")
+
+    def _give_up(self, line: _Line, why: str, reason: str, outcome: str | None = None) -> None:
+        """End it all; the line has an `outcome` only when it was answered."""
+        with self._lock:
+            if self.tally.gave_up:
                 return  # one lane has said so
             self._progress.note(f"line {line.number}: {why}")
-            if unreachable:
-                self._progress.note(f"giving up: the rest is not sent to {self._target}")
-                self.tally.gave_up = True
-                self._stop.set()
-            self._count(line, "refused")
+            self._progress.note(f"giving up: {reason}; the rest is not sent to {self._target}")
+            self.tally.gave_up = True
+            self._stop.set()
+            if outcome is not None:
+                self._count(line, outcome)
 
     def _count(self, line: _Line, outcome: str) -> None:
         self.tally.add(outcome)
@@ -269,6 +299,10 @@ class _Lane:
         except OSError as error:
             self._connection.close()
             raise Unreachable(_words(error)) from error
+
+
+def _later(status: int) -> bool:
+    return status in _LATER or status >= 500
 
 
 def _message_id(body: bytes) -> bytes:

@@ -50,6 +50,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         query = _query(options)
         database: Path = setting("DATABASE_URL")
+        if options.output == "-" and sys.stdout is None:  # the caller has closed it
+            return _failed(1, "standard output is closed")
         if options.output == "-":
             # A progress line among rows on the same terminal would be read by nobody.
             progress = Progress(quiet=sys.stdout.isatty())

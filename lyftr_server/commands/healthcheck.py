@@ -5,7 +5,9 @@ import sys
 from http.client import HTTPConnection, HTTPException
 
 from ..config import ConfigError
-from . import Commands, add, server_address
+from . import Commands, add, server_address, server_url
+
+PATH = "/health/ready"
 
 
 def add_to(commands: Commands) -> None:
@@ -17,7 +19,7 @@ def add_to(commands: Commands) -> None:
         examples="  lyftr-server healthcheck\n  PORT=9000 lyftr-server healthcheck --timeout 1",
     )
     parser.add_argument(
-        "--timeout", type=float, default=5, metavar="SECONDS", help="patience (default: 5)"
+        "--timeout", type=_patience, default=5, metavar="SECONDS", help="patience (default: 5)"
     )
     parser.set_defaults(run=run)
 
@@ -30,12 +32,19 @@ def run(options: argparse.Namespace) -> int:
         return 2
     connection = HTTPConnection(host, port, timeout=options.timeout)
     try:
-        connection.request("GET", "/health/ready")
+        connection.request("GET", PATH)
         answer = connection.getresponse()
         print(answer.read().decode("utf-8", "replace"))
     except (OSError, HTTPException) as error:
-        print(f"lyftr-server healthcheck: {error}", file=sys.stderr)
+        print(f"lyftr-server healthcheck: {server_url()}{PATH}: {error}", file=sys.stderr)
         return 1
     finally:
         connection.close()
     return 0 if answer.status == 200 else 1
+
+
+def _patience(value: str) -> float:
+    seconds = float(value)
+    if not 0 < seconds <= 3600:
+        raise argparse.ArgumentTypeError("must be more than 0 and at most 3600")
+    return seconds

@@ -4,7 +4,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,21 +14,27 @@ class Refused(Exception):
 
 
 @contextmanager
-def replacing(target: Path, *, database: Path, force: bool = True) -> Iterator[Path]:
+def replacing(
+    target: Path, *, database: Path, force: bool = True, makes_database: bool = False
+) -> Iterator[Path]:
     """Yield a new file's name, which becomes `target`'s when the block ends well.
 
     The new file is the owner's alone. Whatever ends the block otherwise takes it away, SIGTERM
-    too. Refused; OSError.
+    too. `makes_database`: what SQLite would apply to one of this name goes away with the old file.
+    Refused; OSError.
     """
     target = target.resolve()  # through a link, to what it points at
-    _check(target, database.resolve(), force)
+    left = tuple(_beside(target)) if makes_database else ()
+    _check(target, database.resolve(), force, left)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         yield temporary
         _sync(temporary)
-        _check(target, database.resolve(), force)
+        _check(target, database.resolve(), force, left)
+        for each in left:
+            each.unlink(missing_ok=True)
         temporary.rename(target)
         _sync(target.parent)
     finally:
@@ -38,12 +44,21 @@ def replacing(target: Path, *, database: Path, force: bool = True) -> Iterator[P
         signal.signal(signal.SIGTERM, previous)
 
 
-def _check(target: Path, database: Path, force: bool) -> None:
+def _beside(target: Path) -> Iterator[Path]:
+    """Yield the names of what SQLite would apply to a database of this name."""
+    for suffix in ("-journal", "-wal", "-shm"):
+        yield target.with_name(target.name + suffix)
+
+
+def _check(target: Path, database: Path, force: bool, left: Sequence[Path]) -> None:
     own = {database.with_name(database.name + end) for end in ("", "-wal", "-shm", "-lock")}
     if target in own:
         raise Refused(f"{target} belongs to the database itself")
     if not target.parent.is_dir():
         raise Refused(f"{target.parent} is no folder")
+    for each in left:
+        if each.exists() and not force:
+            raise Refused(f"{each} is there, of another database; --force removes it")
     if not target.exists():
         return
     if not target.is_file():

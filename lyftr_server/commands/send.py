@@ -2,17 +2,20 @@
 
 import argparse
 import os
+import select
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from ..config import ConfigError, secret, setting
 from ..sources import SOURCES
 from . import Commands, add, server_url
-from .delivery import Deliveries, Target
+from .delivery import POLL_SECONDS, Deliveries, Target
 from .progress import Progress
+
+CHUNK_BYTES = 1 << 16
 
 _DETAILS = """\
 Each line of FILE (- is standard input) is the body of one delivery, signed and posted byte for
@@ -21,8 +24,8 @@ WEBHOOK_SECRET_FILE; with --as it is that sender's: STANDARD_WEBHOOKS_SECRET,
 WHATSAPP_APP_SECRET, or TWILIO_AUTH_TOKEN with the server's own PUBLIC_URL.
 Lines with one message_id stay in their order; others may overtake.
 
-When the server is busy or cannot be reached, a line is sent again, ever more slowly: a repeat is
-stored once. When it still cannot be reached after that, the rest of the file is not sent.
+After 408, 429, any 5xx and no answer a line is sent again, ever more slowly: a repeat is stored
+once. When nobody can be reached even then, or the key is wrong (401), the rest is not sent.
 Refused lines are listed on standard error, the counts come on standard output:
 
   created    stored now
@@ -30,6 +33,7 @@ Refused lines are listed on standard error, the counts come on standard output:
   conflict   another message with this message_id was stored before, and stays
   accepted   one of these three, from a server that does not say which
   refused    not stored
+  unsent     read, and not sent or not answered
 
 exit status: 0 no line was refused; 1 some were, or were not sent; 2 the command line or the
 configuration is wrong; 130 interrupted, and the file may be sent again as a whole."""
@@ -101,7 +105,9 @@ def run(options: argparse.Namespace) -> int:
     deliveries = Deliveries(target, prove, retries=options.retries, progress=progress)
     try:
         with file:
-            deliveries.run(file, _size(file), options.concurrency)
+            size = _size(file)
+            lines = _lines(file, deliveries.stopped, to_the_end=size is not None)
+            deliveries.run(lines, size, options.concurrency)
     except OSError as error:  # reading the file; the server's failures are counted
         progress.note(f"lyftr-server send: {options.file}: {error.strerror}")
         return 1
@@ -127,6 +133,23 @@ def _number(least: int, most: int) -> Callable[[str], int]:
 
 def _open(name: str) -> BinaryIO:
     return open(0, "rb", closefd=False) if name == "-" else open(name, "rb")
+
+
+def _lines(file: BinaryIO, stopped: Callable[[], bool], *, to_the_end: bool) -> Iterator[bytes]:
+    """Yield the lines. A pipe that its writer keeps open ends once nothing more will be sent."""
+    begun: list[bytes] = []
+    while to_the_end or not stopped():
+        if not select.select([file], [], [], POLL_SECONDS)[0]:
+            continue
+        *whole, rest = os.read(file.fileno(), CHUNK_BYTES).split(b"\n")
+        if not whole and not rest:
+            break
+        for line in whole:
+            yield b"".join((*begun, line, b"\n"))
+            begun.clear()
+        begun.append(rest)
+    if any(begun):
+        yield b"".join(begun)
 
 
 def _size(file: BinaryIO) -> int | None:

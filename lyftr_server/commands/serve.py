@@ -1,6 +1,7 @@
 """lyftr-server serve: run the server until it is told to stop."""
 
 import argparse
+import contextlib
 import logging
 import os
 
@@ -44,8 +45,9 @@ def _output() -> Output:
 def _serve(output: Output) -> int:
     # Until the configuration is known its faults are told in its own form.
     JsonLines(output).install("INFO")
-    try:
+    with contextlib.suppress(ConfigError):
         JsonLines(output, setting("APP_NAME"), setting("ENV")).install("INFO")
+    try:
         settings = Config.from_environ()
     except ConfigError as error:
         event(logger, logging.ERROR, "configuration_invalid", faults=error.faults)
@@ -60,3 +62,6 @@ def _serve(output: Output) -> int:
     except Unstartable as error:
         event(logger, logging.ERROR, "cannot_start", detail=str(error))
         return 1 if error.may_pass else 2
+    except Exception as error:  # our own mistake: whoever reads the log hears of it all the same
+        event(logger, logging.CRITICAL, "failed", detail=f"{type(error).__name__}: {error}")
+        return 1

@@ -56,6 +56,8 @@ def run(options: argparse.Namespace) -> int:
         plain = "NO_COLOR" in environment()
     except (ConfigError, ValueError) as error:
         return _failed(2, str(error))
+    if sys.stdout is None:  # the caller has closed it
+        return _failed(2, "standard output is closed")
     given = vars(options)
     follower = Follower(
         server,

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from time import monotonic
 
 from .common import Common, Service
@@ -9,6 +10,8 @@ from .connection import ClientConnection
 from .limits import Limits
 
 logger = logging.getLogger(__name__)
+
+BACKLOG = 2048
 
 
 class Server(Common):
@@ -22,9 +25,17 @@ class Server(Common):
     async def listen(self, host: str, port: int) -> int:
         """Accept connections; return the port (a free one for 0). OSError when it is taken."""
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(
-            lambda: ClientConnection(self), host, port, backlog=2048
-        )
+        if host == "::":  # all addresses; alone it would be those of IPv6
+            both = socket.create_server(
+                (host, port), family=socket.AF_INET6, backlog=BACKLOG, dualstack_ipv6=True
+            )
+            self._listener = await loop.create_server(
+                lambda: ClientConnection(self), sock=both, backlog=BACKLOG
+            )
+        else:
+            self._listener = await loop.create_server(
+                lambda: ClientConnection(self), host, port, backlog=BACKLOG
+            )
         self._sweeper = asyncio.create_task(self._sweep())
         bound: int = self._listener.sockets[0].getsockname()[1]
         return bound

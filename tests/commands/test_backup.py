@@ -260,3 +260,25 @@ def test_the_copy_is_synced_before_it_gets_its_name_and_the_folder_after(
     assert before[:2] == ("fsync", renamed[1])
     assert after[:2] == ("fsync", str(tmp_path))
     assert temporary
+
+
+@pytest.mark.parametrize("end", ["-wal", "-shm", "-journal"])
+def test_what_another_database_left_beside_the_target_does_not_spoil_the_copy(
+    database: Path, tmp_path: Path, end: str
+) -> None:
+    other = tmp_path / "other.db"
+    with closing(sqlite3.connect(other)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE t (x)")
+        db.execute("INSERT INTO t VALUES (zeroblob(100000))")
+        db.commit()
+        left = other.with_name(other.name + "-wal").read_bytes()  # gone once it is closed
+    target = tmp_path / "copy.db"
+    beside = target.with_name(target.name + end)
+    beside.write_bytes(left)
+    refused = backup(database, str(target))
+    assert (refused.status, target.exists(), beside.exists()) == (2, False, True)
+    assert "--force" in refused.stderr
+    assert backup(database, "--force", str(target)).status == 0
+    assert not beside.exists()
+    assert run(tmp_path, "verify", str(target)).status == 0

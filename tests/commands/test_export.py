@@ -354,3 +354,16 @@ def test_a_bad_variable_is_named(tmp_path: Path) -> None:
     ended = run(tmp_path, "export", DATABASE_URL="postgres://x")
     assert ended.status == 2
     assert "DATABASE_URL must be" in ended.stderr
+
+
+@pytest.mark.parametrize("command, status", [("export", 1), ("tail", 2)])
+def test_closed_standard_output_is_told_in_words(database: Path, command: str, status: int) -> None:
+    ended = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", sys.executable, *PROGRAM, command],
+        env=environment(DATABASE_URL=url(database)),
+        cwd=database.parent,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    assert ended.returncode == status
+    assert ended.stderr == f"lyftr-server {command}: standard output is closed\n".encode()

@@ -28,7 +28,15 @@ def test_nobody_there_is_not_healthy(tmp_path: Path) -> None:
         pass
     ended = run(tmp_path, "healthcheck", PORT=str(scripted.port))
     assert (ended.status, ended.stdout) == (1, "")
+    assert f"http://127.0.0.1:{scripted.port}/health/ready" in ended.stderr
     assert "refused" in ended.stderr
+
+
+@pytest.mark.parametrize("patience", ["-1", "0", "nan", "inf", "soon"])
+def test_a_patience_that_is_none_is_a_fault(tmp_path: Path, patience: str) -> None:
+    ended = run(tmp_path, "healthcheck", "--timeout", patience)
+    assert (ended.status, ended.stdout) == (2, "")
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_bad_port_is_a_fault_of_the_configuration(tmp_path: Path) -> None:

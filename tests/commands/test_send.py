@@ -5,14 +5,15 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from ..process import SECRET, RunningServer, as_body, message
-from .running import SAMPLE, Terminal, last_drawn, run, sample
+from ..process import SECRET, RunningServer, as_body, environment, message
+from .running import PROGRAM, SAMPLE, Terminal, last_drawn, run, sample
 from .scripted import Reply, ScriptedServer
 
 
@@ -77,7 +78,21 @@ def test_another_key_is_refused(tmp_path: Path, server: RunningServer) -> None:
         tmp_path, "-", "--url", server.url, stdin=ndjson(message()), WEBHOOK_SECRET="other"
     )
     assert (ended.status, ended.stdout) == (1, "created 0, duplicate 0, conflict 0, refused 1\n")
-    assert ended.stderr == "line 1: 401 invalid signature\n"
+    assert ended.stderr.splitlines() == [
+        "line 1: 401 invalid signature",
+        f"giving up: the server has another key; the rest is not sent to {server.url}/webhook",
+    ]
+
+
+def test_a_wrong_key_stops_at_the_first_line_and_the_rest_is_counted(
+    tmp_path: Path, server: RunningServer
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(ndjson(*[message(f"m{n}") for n in range(3000)]))
+    ended = send(tmp_path, str(file), "--url", server.url, WEBHOOK_SECRET="other")
+    assert ended.status == 1
+    assert ended.stdout == "created 0, duplicate 0, conflict 0, refused 1, unsent 2999\n"
+    assert len(ended.stderr.splitlines()) == 2
 
 
 def test_a_body_that_is_too_large_is_refused_and_the_next_line_sent(
@@ -183,7 +198,7 @@ def test_a_server_that_does_not_say_what_it_did_has_accepted(tmp_path: Path) -> 
     [
         pytest.param(Reply(404, b'{"detail": "not found"}'), "404 not found", id="another route"),
         pytest.param(Reply(301, b"<html>"), "301 Moved Permanently", id="a redirection"),
-        pytest.param(Reply(500, b'["detail"]'), "500 Internal Server Error", id="a list"),
+        pytest.param(Reply(400, b'["detail"]'), "400 Bad Request", id="a list"),
         pytest.param(Reply(422, b'{"detail": [1]}'), "422 [1]", id="faults of another form"),
         pytest.param(Reply(422, b'{"detail": null}'), "422 None", id="no detail"),
     ],
@@ -260,10 +275,52 @@ def test_where_nobody_listens_it_gives_up(tmp_path: Path) -> None:
         pass
     lines = ndjson(*[message(f"m{n}") for n in range(5000)])
     ended = send(tmp_path, "-", "--url", scripted.url, "--retries", "1", stdin=lines)
-    assert (ended.status, ended.stdout) == (1, "created 0, duplicate 0, conflict 0, refused 1\n")
+    assert ended.status == 1
+    assert ended.stdout.startswith("created 0, duplicate 0, conflict 0, refused 0, unsent ")
     first, second = ended.stderr.splitlines()
     assert first.endswith("no answer: Connection refused")
-    assert second == f"giving up: the rest is not sent to {scripted.url}/webhook"
+    assert second == (
+        f"giving up: nobody answers there; the rest is not sent to {scripted.url}/webhook"
+    )
+
+
+def test_every_line_of_a_file_that_is_not_sent_is_counted(tmp_path: Path) -> None:
+    with ScriptedServer() as scripted:
+        pass
+    file = tmp_path / "file"
+    file.write_bytes(b"\n" + ndjson(*[message(f"m{n}") for n in range(5000)]))
+    ended = send(tmp_path, str(file), "--url", scripted.url, "--retries", "0")
+    assert ended.stdout == "created 0, duplicate 0, conflict 0, refused 0, unsent 5000\n"
+
+
+def test_it_ends_after_giving_up_though_standard_input_stays_open(tmp_path: Path) -> None:
+    with ScriptedServer() as scripted:
+        pass
+    sending = subprocess.Popen(
+        [sys.executable, *PROGRAM, "send", "-", "--url", scripted.url, "--retries=0"],
+        env=environment(WEBHOOK_SECRET=SECRET),
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert sending.stdin
+    assert sending.stdout
+    sending.stdin.write(ndjson(message()))
+    sending.stdin.flush()
+    try:
+        assert sending.stdout.read().endswith(b"unsent 1\n")
+        assert sending.wait(20) == 1
+    finally:
+        sending.kill()
+        sending.communicate()
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 501, 502, 503, 504, 505])
+def test_what_may_be_taken_later_is_sent_again(tmp_path: Path, status: int) -> None:
+    with ScriptedServer(Reply(status, b'{"detail": "later"}'), Reply()) as scripted:
+        ended = send(tmp_path, "-", "--url", scripted.url, stdin=ndjson(message()))
+    assert (ended.status, len(scripted.requests)) == (0, 2)
 
 
 # -- what the command line gets wrong
