@@ -122,6 +122,11 @@ class ServiceMixin:
     def latency_ms(self) -> float:
         return (monotonic() - self.started) * 1000
 
+    def client(self) -> str:
+        """Return the address of whoever asks, behind the proxies that we trust."""
+        address: str = self.application.client(self.request.remote_ip, self.request.headers)
+        return address
+
     def account(self) -> None:
         """Count the ended request and write its line."""
         self.application.record(
@@ -132,7 +137,7 @@ class ServiceMixin:
                 self.status,
                 self.latency_ms(),
                 self.request_id,
-                self.application.client(self.request.remote_ip, self.request.headers),
+                self.client(),
                 self.source,
                 self.result,
                 self.message_id,

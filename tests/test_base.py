@@ -11,6 +11,7 @@ from tornado.web import HTTPError
 from lyftr_server.app import Application
 from lyftr_server.base import STREAM_BYTES, BaseHandler
 from lyftr_server.config import Config
+from lyftr_server.handlers import messages
 from lyftr_server.handlers.messages import EXPORTS
 from lyftr_server.records import Message
 from lyftr_server.store import MessageStore, StoreError
@@ -217,6 +218,8 @@ async def test_so_many_exports_at_a_time_and_no_more(
         yield [Message("m1", "+1", "+2", "2025-01-15T10:00:00Z", "x")]
 
     monkeypatch.setattr(app.store, "export", export)
+    # They are all of one client.
+    monkeypatch.setattr(messages, "WAITING_READS", EXPORTS + 1)
     port = int(client.url.rpartition(":")[2])
     with ExitStack() as stack:
         readers = [stack.enter_context(ServerSocket(port)) for _ in range(EXPORTS)]

@@ -31,23 +31,28 @@ class ReadHandler(BaseHandler):
         self.check_host()
         self.check_site()
         self.check_read_token()
-        if self.application.reads[self.request.remote_ip] >= WAITING_READS:
+        if self.application.reads[self.client()] >= WAITING_READS:
             raise Refused(503, "too many reads of one client at a time", headers=[RETRY_AFTER])
 
     async def read(self, reading: "asyncio.Future[T] | Any") -> T:
         """Await a read of the store, which stops when the client goes away."""
-        reads, client = self.application.reads, self.request.remote_ip
-        self._reading = asyncio.ensure_future(reading)
+        reads, client = self.application.reads, self.client()
         reads[client] += 1
+        try:
+            return await self.while_there(reading)
+        finally:
+            reads[client] -= 1
+            if not reads[client]:
+                del reads[client]
+
+    async def while_there(self, reading: "asyncio.Future[T] | Any") -> T:
+        """Await what stops when the client goes away."""
+        self._reading = asyncio.ensure_future(reading)
         try:
             result: T = await self._reading
             return result
         except asyncio.CancelledError:
             raise Refused(499, "client closed request") from None
-        finally:
-            reads[client] -= 1
-            if not reads[client]:
-                del reads[client]
 
     async def export(
         self, chunks: AsyncGenerator[Sequence[T], None], as_line: Callable[[T], str]

@@ -28,7 +28,8 @@ class StreamHandler(ReadHandler):
         if self.application.draining_since is not None or self.application.feed.full:
             raise Refused(503, "try again later", headers=[RETRY_AFTER])
         if self.request.method == "GET":
-            await self.read(self._follow(query, after))
+            # No read of the store: it waits for messages, as long as its reader likes.
+            await self.while_there(self._follow(query, after))
         else:
             self._begin()
         self.end_stream()
