@@ -79,6 +79,8 @@ OPERATIONS = "tests/test_handlers_operations.py"
 WRITES = "tests/store/test_commits.py"
 PROCESS = "tests/test_server.py"
 PAYLOADS = "tests/test_schema.py"
+PROMISES = "tests/sources/test_promises.py"
+SENDER = "lyftr_server/sources/{}.py"
 
 
 class Change(NamedTuple):
@@ -104,6 +106,87 @@ def mutant(name: str, tests: str | Sequence[str], *changes: tuple[str, str, str]
 
 
 MUTANTS = (
+    mutant(
+        "parse before the proof",
+        PROMISES,
+        (
+            BASE,
+            "        for sender in self.senders:\n",
+            "        for sender in self.senders:\n            sender.parse(self.received)\n",
+        ),
+    ),
+    mutant(
+        "take any prefix of Meta's signature",
+        "tests/sources/test_whatsapp.py",
+        (SENDER.format("whatsapp"), "if not given.startswith(_PREFIX):", "if not given:"),
+        (SENDER.format("whatsapp"), "given[len(_PREFIX) :]", 'given.rpartition("=")[2]'),
+    ),
+    mutant(
+        "answer any challenge",
+        "tests/sources/test_whatsapp.py",
+        (SENDER.format("whatsapp"), " if _CHALLENGE.fullmatch(challenge) else None", ""),
+    ),
+    mutant(
+        "forget what of a batch is no message",
+        "tests/sources/test_whatsapp.py",
+        (
+            SENDER.format("whatsapp"),
+            '            self._event(f"message.{kind}"',
+            "            _ = (kind",
+        ),
+    ),
+    mutant(
+        "print a message's JSON anew",
+        "tests/sources/test_whatsapp.py",
+        (
+            SENDER.format("scanner"),
+            "part = Part(value, self._text[start : self._at])",
+            "part = Part(value, json.dumps(value))",
+        ),
+    ),
+    mutant(
+        "count no parts",
+        PROMISES,
+        (SENDER.format("scanner"), "        self._places += 1\n", ""),
+    ),
+    mutant(
+        "let a timestamp be as old as it likes",
+        "tests/sources/test_standard_webhooks.py",
+        (
+            SENDER.format("standard_webhooks"),
+            "if abs(received.at - int(timestamp)) > TOLERANCE_SECONDS:",
+            "if int(timestamp) - received.at > TOLERANCE_SECONDS:",
+        ),
+    ),
+    mutant(
+        "heed the first signature of a list alone",
+        "tests/sources/test_standard_webhooks.py",
+        (SIGNATURE, "for given in listed)", "for given in listed[:1])"),
+    ),
+    mutant(
+        "sign Twilio's fields as they come",
+        "tests/sources/test_twilio.py",
+        (SENDER.format("twilio"), "for name in sorted(form)", "for name in form"),
+    ),
+    mutant(
+        "sign Twilio's address without its query",
+        "tests/sources/test_twilio.py",
+        (SENDER.format("twilio"), 'f"?{received.query}" if received.query else ""', '""'),
+    ),
+    mutant(
+        "keep no refused body",
+        PROMISES,
+        (
+            WEBHOOK,
+            "            await self.application.store.refuse(refusal)\n",
+            "            pass\n",
+        ),
+    ),
+    mutant(
+        "keep the bytes of unsigned bodies",
+        PROMISES,
+        (BASE, "self.route, size, reason)", "self.route, size, str(request.body))"),
+    ),
     mutant(
         "what two reads of a stream have in common comes twice",
         (STREAM,),

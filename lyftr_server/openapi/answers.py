@@ -95,6 +95,18 @@ def operation(tag: str, name: str, summary: str, answers: dict[str, Json], **mor
     return {"tags": [tag], "operationId": name, "summary": summary, **more, "responses": responses}
 
 
+def read(name: str, summary: str, answers: dict[str, Json], **more: Any) -> Json:
+    """An operation that shows messages: behind READ_TOKEN, and in need of the database."""
+    refusals = {
+        "401": ref("responses", "NoToken"),
+        "403": ref("responses", "OtherSite"),
+        "421": ref("responses", "OtherName"),
+        "503": ref("responses", "NoStorage"),
+    }
+    security: list[Json] = [{}, {"readToken": []}]
+    return operation("messages", name, summary, answers | refusals, security=security, **more)
+
+
 def status(word: str) -> Json:
     """Return the schema of an answer that is one word."""
     return object_of({"status": {"const": word}})

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
-from ..schema import EVENT_QUERY, REFUSED_QUERY, TIMELINE_QUERY
+from ..schema import TIMELINE_QUERY
 from ..sources import Source
-from .answers import answer, answer_in, operation, status
+from .answers import answer, answer_in, operation, read, status
 from .deliveries import deliveries
+from .kept import kept_paths
 from .schemas import EXAMPLE, Json, object_of, parameters, ref
 
 _LISTING = """\
@@ -30,7 +31,7 @@ def paths(table: Sequence[type[Source]]) -> Json:
     return (
         deliveries(table)
         | _message_paths()
-        | _kept_paths()
+        | kept_paths()
         | _operations_paths()
         | _documentation_paths()
     )
@@ -40,7 +41,7 @@ def _message_paths() -> Json:
     invalid = ref("responses", "Invalid")
     return {
         "/messages": {
-            "get": _read(
+            "get": read(
                 "listMessages",
                 "A page of messages",
                 {
@@ -52,7 +53,7 @@ def _message_paths() -> Json:
             )
         },
         "/messages/{message_id}": {
-            "get": _read(
+            "get": read(
                 "getMessage",
                 "One message",
                 {
@@ -70,7 +71,7 @@ def _message_paths() -> Json:
             "delete": _erase("erasePerson", "Erase all from, to and about a person", _NUMBER),
         },
         "/messages/{message_id}/payload": {
-            "get": _read(
+            "get": read(
                 "getPayload",
                 "A message's own JSON, byte for byte as its sender sent it",
                 {
@@ -84,7 +85,7 @@ def _message_paths() -> Json:
             )
         },
         "/messages.ndjson": {
-            "get": _read(
+            "get": read(
                 "exportMessages",
                 "All messages, one a line",
                 {
@@ -100,7 +101,7 @@ def _message_paths() -> Json:
         },
         "/messages/stream": {"get": _stream()},
         "/stats": {
-            "get": _read(
+            "get": read(
                 "getStats",
                 "Counts over all messages",
                 {
@@ -131,7 +132,7 @@ def _stream() -> Json:
     ]
     row = json.dumps(EXAMPLE, ensure_ascii=False)
     example = f"event: message\nid: 1\ndata: {row}\n\n"
-    return _read(
+    return read(
         "followMessages",
         "Messages as they are stored",
         {
@@ -152,7 +153,7 @@ the newest message.
 
 def _timeline() -> Json:
     example = {"by": "hour", "data": [{"start": "2025-01-15T10:00:00Z", "count": 3}]}
-    return _read(
+    return read(
         "getTimeline",
         "Messages by hour or day",
         {
@@ -164,113 +165,12 @@ def _timeline() -> Json:
     )
 
 
-def _kept_paths() -> Json:
-    """Return what is kept beside the messages."""
-    events, refused = parameters(query=EVENT_QUERY), parameters(query=REFUSED_QUERY)
-    paging = ("limit", "cursor")
-    all_events = parameters(*paging, query=EVENT_QUERY)
-    all_refused = parameters(*paging, query=REFUSED_QUERY)
-    invalid = ref("responses", "Invalid")
-    unsigned = {
-        "at": "2025-01-15T10:00:00.250000Z",
-        "request_id": "a1",
-        "route": "/webhook",
-        "size": 2,
-        "reason": "invalid_signature",
-    }
-    return {
-        "/events": {
-            "get": _read(
-                "listEvents",
-                "A page of what senders sent beside messages",
-                {"200": answer("A page.", ref("schemas", "EventPage"), _EVENTS), "422": invalid},
-                description="In the order of storing. `since` and `until` go by our clock.",
-                parameters=events,
-            )
-        },
-        "/events.ndjson": {
-            "get": _read(
-                "exportEvents",
-                "All events, one a line",
-                {"200": _ndjson("An Event in each line.", _EVENTS["data"][0]), "422": invalid},
-                parameters=all_events,
-            )
-        },
-        "/refused": {
-            "get": _read(
-                "listRefused",
-                "A page of signed bodies that could not be stored as asked, the newest first",
-                {"200": answer("A page.", ref("schemas", "RefusedPage"), _REFUSED), "422": invalid},
-                parameters=refused,
-            )
-        },
-        "/refused.ndjson": {
-            "get": _read(
-                "exportRefused",
-                "All refused bodies, one a line",
-                {
-                    "200": _ndjson("A RefusedBody in each line.", _REFUSED["data"][0]),
-                    "422": invalid,
-                },
-                parameters=all_refused,
-            )
-        },
-        "/refused/unsigned": {
-            "get": _read(
-                "listUnsigned",
-                "The last hundred bodies that nobody had signed, the newest first",
-                {
-                    "200": answer("Those.", ref("schemas", "Unsigned"), {"data": [unsigned]}),
-                    "422": invalid,
-                },
-                description="From memory, since the start; nothing of their content is kept.",
-            )
-        },
-    }
-
-
-def _ndjson(description: str, example: Any) -> Json:
-    schema: Json = {"type": "string"}
-    return answer_in(description, {"application/x-ndjson": (schema, json.dumps(example) + "\n")})
-
-
 _MESSAGE_ID: Json = {
     "name": "message_id",
     "in": "path",
     "required": True,
     "schema": {"type": "string", "minLength": 1},
     "example": EXAMPLE["message_id"],
-}
-_EVENTS: Json = {
-    "data": [
-        {
-            "id": 1,
-            "at": "2025-01-15T10:00:00.250000Z",
-            "source": "whatsapp",
-            "kind": "status.delivered",
-            "message_id": "wamid.m1",
-            "body": {"id": "wamid.m1", "status": "delivered"},
-        }
-    ],
-    "limit": 50,
-    "next_cursor": None,
-}
-_REFUSED: Json = {
-    "data": [
-        {
-            "id": 1,
-            "at": "2025-01-15T10:00:00.250000Z",
-            "source": "native",
-            "result": "validation_error",
-            "request_id": "a1",
-            "message_id": None,
-            "size": 2,
-            "detail": [{"loc": ["body", "ts"], "msg": "is required", "type": "missing"}],
-            "body": "{}",
-        }
-    ],
-    "limit": 50,
-    "next_cursor": None,
 }
 
 
@@ -286,18 +186,6 @@ def _erase(name: str, summary: str, parameter: Json) -> Json:
     }
     security: list[Json] = [{"adminToken": []}]
     return operation("erasing", name, summary, answers, security=security, parameters=[parameter])
-
-
-def _read(name: str, summary: str, answers: dict[str, Json], **more: Any) -> Json:
-    """An operation that shows messages: behind READ_TOKEN, and in need of the database."""
-    refusals = {
-        "401": ref("responses", "NoToken"),
-        "403": ref("responses", "OtherSite"),
-        "421": ref("responses", "OtherName"),
-        "503": ref("responses", "NoStorage"),
-    }
-    security: list[Json] = [{}, {"readToken": []}]
-    return operation("messages", name, summary, answers | refusals, security=security, **more)
 
 
 _NUMBER: Json = {
