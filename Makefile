@@ -155,6 +155,13 @@ dist: $(VENV)/.created ## Build sdist and wheel of HEAD into dist/, and check th
 bench-streams: $(VENV)/.installed-test ## What a hundred readers of the stream cost deliveries
 	$(BIN)/python -m tests.bench.streams $(ARGS)
 
+.PHONY: man
+man: install ## Write the man page, dist/lyftr-server.1, from --help
+	@$(PIP) install argparse-manpage
+	@mkdir -p dist
+	$(BIN)/argparse-manpage --module lyftr_server.__main__ --function command_line \
+		--prog lyftr-server --output dist/lyftr-server.1
+
 .PHONY: shell
 shell: install ## A Python shell that has the package
 	@exec $(BIN)/python

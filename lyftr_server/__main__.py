@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from . import __version__
 from .commands import backup, erase, export, forward, healthcheck, send, serve, sign, tail, verify
@@ -28,8 +29,20 @@ exit status: 0 done; 1 it went wrong; 2 the command line or the configuration is
 130 interrupted; 141 nobody reads the output any more."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit status."""
+class _PrintCompletion(argparse.Action):
+    """Print what a shell needs to complete our commands, and end."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, _options: object, shell: Any, _name: object = None
+    ) -> None:
+        import shtab  # nobody else waits for it
+
+        print(shtab.complete(parser, shell))
+        parser.exit()
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Return the parser of all commands; the man page is made from it too."""
     parser = argparse.ArgumentParser(
         prog="lyftr-server",
         description=_DESCRIPTION,
@@ -37,11 +50,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"lyftr-server {__version__}")
+    parser.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        choices=("bash", "zsh"),
+        help="print a script that completes commands in this shell",
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in _COMMANDS:
         command.add_to(commands)
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status."""
     try:
+        options = command_line().parse_args(arguments)
         status: int = options.run(options)
         if sys.stdout is not None:  # it is None when the caller has closed it
             sys.stdout.flush()
