@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         connection.request("GET", PATH)
         answer = connection.getresponse()
-        print(answer.read().decode("utf-8", "replace"))
+        print(answer.read().decode("utf-8", "replace").rstrip())
     except (OSError, HTTPException) as error:
         print(f"lyftr-server healthcheck: {server_url()}{PATH}: {error}", file=sys.stderr)
         return 1
