@@ -527,6 +527,29 @@ def test_the_real_process_pages_through_everything(server: RunningServer) -> Non
     assert found == sent
 
 
+async def test_a_cursor_beside_an_offset_of_nothing_leads_on_by_cursor(
+    client: Client, store: MessageStore
+) -> None:
+    await fill_pages(store)
+    cursor = (await listing(client, "/messages?limit=4"))["next_cursor"]
+    answer = await client.get(f"/messages?limit=4&offset=0&cursor={cursor}")
+    assert "cursor=" in links(answer)["next"]
+    assert (
+        json.loads((await client.get(links(answer)["next"])).body)["data"][0]["message_id"] == "m08"
+    )
+
+
+async def test_the_page_before_one_beyond_the_end_is_the_last(
+    client: Client, store: MessageStore
+) -> None:
+    await fill_pages(store)
+    answer = await client.get("/messages?limit=4&offset=1000")
+    back = await client.get(links(answer)["prev"])
+    assert [row["message_id"] for row in json.loads(back.body)["data"]] == [
+        *("m21", "m22", "m23", "m24")
+    ]
+
+
 # -- the other orders, and times
 
 

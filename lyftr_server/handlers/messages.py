@@ -99,7 +99,7 @@ class MessagesHandler(ReadHandler):
             "offset": query.offset,
             "next_cursor": page.next_cursor,
         }
-        links = _links(query, page, "offset" in self.request.query_arguments)
+        links = _links(query, page, "offset" in self.request.query_arguments and not query.cursor)
         self.reply_json(200, content, [*PRIVATE, *links])
 
 
@@ -201,7 +201,7 @@ def _links(query: MessageQuery, page: Page, by_offset: bool) -> list[tuple[str, 
         links.append(_link("next", query, place))
     if page.previous_cursor is not None:
         if by_offset:
-            place = {"offset": max(0, query.offset - query.limit)}
+            place = {"offset": max(0, min(query.offset, page.total) - query.limit)}
         else:
             place = {"cursor": page.previous_cursor}
         links.append(_link("prev", query, place))

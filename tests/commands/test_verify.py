@@ -137,6 +137,7 @@ except KeyboardInterrupt:
 
 def test_an_interrupted_repair_leaves_a_database_that_a_repair_mends(large: Path) -> None:
     alter(large, "DELETE FROM hour_counts")
+    alter(large, "INSERT INTO search_deleted VALUES (1, 'of a row that exists')")
     repairing = Terminal(
         large.parent,
         *("verify", "--repair", str(large)),

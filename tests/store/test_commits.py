@@ -15,6 +15,7 @@ from lyftr_server.store.commits import Commits
 from lyftr_server.store.sqlite import search, upkeep
 from lyftr_server.store.sqlite import store as sqlite_store
 from lyftr_server.store.sqlite.connection import Connection
+from lyftr_server.store.sqlite.insert import CONTENT_DEDUPE
 
 from ..conftest import ErrorLog, StoreFactory
 from ..http1.test_server_alone import until
@@ -141,6 +142,31 @@ async def test_repeats_are_told_after_rows_were_deleted(store: MessageStore) -> 
         db.execute("DELETE FROM messages WHERE message_id = 'b'")
     db.close()
     assert await put(store, make("a"), make("b"), make("b")) == [DUPLICATE, CREATED, DUPLICATE]
+
+
+@BY_CONTENT
+async def test_content_is_looked_up_by_an_index(store: MessageStore) -> None:
+    def plan(db: sqlite3.Connection) -> str:
+        sql = f"EXPLAIN QUERY PLAN {CONTENT_DEDUPE[CONTENT_DEDUPE.index('SELECT 1') :]}"
+        sql = sql[: sql.index(")\nBEGIN")].replace("new.", ":")
+        return str(db.execute(sql, {"ts": "", "text": ""}).fetchall())
+
+    assert "messages_by_content (ts=? AND <expr>=? AND <expr>=? AND <expr>=?)" in (
+        await store._writing.run(plan)
+    )
+
+
+async def test_the_index_on_content_goes_with_its_setting(
+    open_store: StoreFactory, tmp_path: Path
+) -> None:
+    def exists(db: sqlite3.Connection) -> bool:
+        sql = "SELECT EXISTS (SELECT * FROM sqlite_schema WHERE name = 'messages_by_content')"
+        return bool(db.execute(sql).fetchone()[0])
+
+    for setting, wanted in (("content", True), ("content", True), ("message_id", False)):
+        store = await open_store(tmp_path / "app.db", dedupe_by=setting)
+        assert await store._writing.run(exists) == wanted
+        await store.close()
 
 
 @BY_CONTENT

@@ -11,6 +11,7 @@ import pytest
 
 from lyftr_server.schema import MessageQuery
 from lyftr_server.store.sqlite import listing, reads, schema, search, verify
+from lyftr_server.store.sqlite.letters import folding_hash
 
 from .databases import database, fold_all, go_on, insert, message, texts
 
@@ -137,12 +138,21 @@ def _is_whole(db: sqlite3.Connection) -> None:
     assert [row.message_id for row in found.data] == ["m1"]
 
 
-def test_another_unicode_version_makes_the_index_anew(tmp_path: Path) -> None:
+def test_another_folding_makes_the_index_anew(tmp_path: Path) -> None:
     with database(tmp_path / "app.db") as db:
         insert(db, texts("hello", "world"))
         fold_all(db)
         schema.migrate(db)
         assert search.backlog(db) == 0
+        (version,) = db.execute("SELECT unicode FROM search_state").fetchone()
+        assert version == folding_hash()
+        # What 0.1.0 wrote under Python 3.11 to 3.13, which all fold alike.
+        for alike in ("14.0.0", "15.0.0", "15.1.0"):
+            db.execute("UPDATE search_state SET unicode = ?", (alike,))
+            schema.migrate(db)
+            assert search.backlog(db) == (0 if folding_hash() == schema._ALIKE_HASH else 2)
+            fold_all(db)
+        assert db.execute("SELECT unicode FROM search_state").fetchone() == (version,)
         db.execute("UPDATE search_state SET unicode = '1.1.0'")
         schema.migrate(db)
         assert search.backlog(db) == 2

@@ -329,3 +329,17 @@ def test_a_walk_that_meets_nothing_gives_way_to_sorting(
     assert [row.message_id for row in page.data] == [f"m{n}" for n in range(2500, 2510)]
     # 2,750 rows would be 55 pieces.
     assert asked < 20
+
+
+@pytest.mark.parametrize("q", ["needle", "ee"])
+def test_a_far_seq_given_by_hand_makes_no_search_long(tmp_path: Path, q: str) -> None:
+    with database(tmp_path / "app.db") as db:
+        insert(db, texts("needle", "hay"))
+        fold_all(db)
+        db.execute(
+            "INSERT INTO messages (seq, message_id, from_msisdn, to_msisdn, ts, text, created_at)"
+            " VALUES (10000000000000, 'z', '+1', '+2', '2025-01-15T10:00:00Z', 'needle', 0)"
+        )
+        assert found(db, q) == ["needle", "needle"]
+        fold_all(db)
+        assert found(db, q) == ["needle", "needle"]

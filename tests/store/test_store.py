@@ -273,3 +273,12 @@ async def test_an_export_of_few_matches_uses_the_index(
     query = MessageQuery(q="needle", order=order)
     found = [row.message_id async for chunk in store.export(query) for row in chunk]
     assert found == [f"m{n:02}" for n in range(0, 20, 2)][:: 1 if order == "asc" else -1]
+
+
+async def test_an_older_sqlite_is_refused(
+    open_store: StoreFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 37, 2))
+    with pytest.raises(Unopenable, match=r"3\.38\.0 is needed"):
+        await open_store(tmp_path / "app.db")
+    assert not (tmp_path / "app.db").exists()

@@ -22,11 +22,30 @@ _MOST_ROWS = 256
 CONTENT_DEDUPE = """
 CREATE TEMP TRIGGER content_dedupe BEFORE INSERT ON main.messages
 WHEN EXISTS (SELECT 1 FROM main.messages AS stored
-             WHERE stored.instant = new.instant AND stored.ts = new.ts AND stored.text IS new.text)
+             WHERE stored.ts = new.ts AND length(stored.text) IS length(new.text)
+             AND substr(stored.text, 1, 40) IS substr(new.text, 1, 40)
+             AND substr(stored.text, -40) IS substr(new.text, -40)
+             AND stored.text IS new.text)
 BEGIN
     SELECT RAISE(IGNORE);
 END
 """
+# Many messages may have the same time: without this each would be compared with all of them. Both
+# ends of a text tell most apart, and take less room than all of it.
+_CONTENT_INDEX = """
+CREATE INDEX IF NOT EXISTS main.messages_by_content
+ON messages (ts, length(text), substr(text, 1, 40), substr(text, -40))
+"""
+
+
+def dedupe_by_content(db: sqlite3.Connection, wanted: bool) -> None:
+    """Let this connection leave out messages whose content is stored, or do no more for that."""
+    if wanted:
+        db.execute(_CONTENT_INDEX)
+        db.execute(CONTENT_DEDUPE)
+    else:
+        db.execute("DROP INDEX IF EXISTS main.messages_by_content")
+
 
 _CONFLICT = json.dumps(
     [{"loc": ["body", "message_id"], "msg": "is stored with other content", "type": "conflict"}]

@@ -5,6 +5,7 @@ letters whose folding begins with, ends with or contains something are a short l
 ours, called for each row, would give up and take the GIL each time.
 """
 
+import hashlib
 import re
 from functools import cache, lru_cache
 from typing import NamedTuple
@@ -91,6 +92,12 @@ def _set(letters: set[str], gap: int = 1) -> str:
         else:
             ranges.append([code, code])
     return f"[{''.join(chr(a) if a == b else f'{chr(a)}-{chr(b)}' for a, b in ranges)}]"
+
+
+@cache
+def folding_hash() -> str:
+    """Return what tells apart two Pythons that fold any letter in different ways."""
+    return hashlib.sha256(repr(sorted(_foldings().items())).encode()).hexdigest()
 
 
 @cache

@@ -2,9 +2,9 @@
 
 import logging
 import sqlite3
-import unicodedata
 
 from ..errors import Unusable
+from .letters import folding_hash
 from .sql import statements, transaction
 
 logger = logging.getLogger(__name__)
@@ -174,7 +174,8 @@ END;
 
 # 3: the search index over casefolded text. It covers the rows up to `search_state.watermark`; rows
 # deleted from that range wait in `search_deleted` until the index has forgotten them. `unicode` is
-# the version of the case folding: another Python may fold some letters another way.
+# the hash of the case folding (0.1.0 had the version of Unicode): another Python may fold some
+# letters another way.
 SEARCH = """
 CREATE VIRTUAL TABLE search USING fts5(
     text, content = '', columnsize = 0, tokenize = 'trigram case_sensitive 1'
@@ -304,7 +305,7 @@ def migrate(db: sqlite3.Connection) -> None:
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     while (version := check(db)) < VERSION:
         _step(db, version, quiet=created)
-    _start_over_for_other_unicode(db)
+    follow_folding(db)
 
 
 def _step(db: sqlite3.Connection, version: int, *, quiet: bool) -> None:
@@ -324,17 +325,24 @@ def _step(db: sqlite3.Connection, version: int, *, quiet: bool) -> None:
         logger.info("migrated to schema version %d", version + 1)
 
 
-def _start_over_for_other_unicode(db: sqlite3.Connection) -> None:
-    unicode = unicodedata.unidata_version
+# These versions of Unicode, which 0.1.0 could have, fold all letters alike.
+_ALIKE = {"14.0.0", "15.0.0", "15.1.0"}
+_ALIKE_HASH = "c828d487223c544d2885cbe3d38440d2955cbb2fa28ed72dbaf579db9cfce753"
+
+
+def follow_folding(db: sqlite3.Connection) -> None:
+    """Empty the search index if it was made with another folding of letters than ours."""
+    ours = folding_hash()
     found, watermark = db.execute("SELECT unicode, watermark FROM search_state").fetchone()
-    if found == unicode:
+    if found == ours:
         return
     with transaction(db):
-        if watermark:
-            logger.info("building the search index anew for Unicode %s", unicode)
+        alike = found in _ALIKE and ours == _ALIKE_HASH
+        if watermark and not alike:
+            logger.info("building the search index anew: letters are folded in another way")
             for statement in statements(FORGET_INDEX):
                 db.execute(statement)
-        db.execute("UPDATE search_state SET unicode = ?", (unicode,))
+        db.execute("UPDATE search_state SET unicode = ?", (ours,))
 
 
 def _pragma(db: sqlite3.Connection, name: str) -> int:

@@ -67,6 +67,11 @@ def piece(
     seqs; so a search made of pieces, each a short snapshot, is exact for the moment of `bound`.
     """
     with snapshot(db):
+        (first,) = db.execute("SELECT min(seq) FROM messages WHERE seq > ?", (after,)).fetchone()
+        if first is None:
+            return Piece(bound, 0, [])
+        # A row that somebody gave a far seq by hand leaves a gap of any size.
+        after = max(after, min(first - 1, bound))
         watermark = _watermark(db)
         if indexed(folded) and after < watermark:
             upto = min(bound, watermark, after + min(rows, INDEX_ROWS))

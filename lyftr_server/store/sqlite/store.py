@@ -22,7 +22,7 @@ from ..pages import Page, Rows, fitting
 from . import erasure, following, listing, reads, schema, search, timeline, upkeep, verify
 from .connection import Connection, open_reader, open_writer
 from .files import Files, create_private, lock, make_folder
-from .insert import CONTENT_DEDUPE, insert
+from .insert import dedupe_by_content, insert
 from .keeping import Keeping
 from .reader import Reader
 from .sql import Pieces
@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# STRICT tables came with 3.37, -> and ->> for JSON with 3.38.
+LEAST_SQLITE = (3, 38, 0)
 EXPORT_ROWS = 500
 EXPORT_PAUSE_SECONDS = 0.25
 GIL_SECONDS = 0.00005
@@ -91,6 +93,10 @@ class SqliteStore(MessageStore):
         return {"sqlite": sqlite3.sqlite_version}
 
     async def _open(self) -> None:
+        if sqlite3.sqlite_version_info < LEAST_SQLITE:
+            least = ".".join(map(str, LEAST_SQLITE))
+            msg = f"this Python has SQLite {sqlite3.sqlite_version}, and {least} is needed"
+            raise Unusable(msg)
         try:
             if self._ours_to_place:  # data/ above all
                 make_folder(self.path.parent)
@@ -101,8 +107,7 @@ class SqliteStore(MessageStore):
             await writing.run(schema.migrate)
             await writing.run(_make_durable)
             await writing.run(_repair_counts)
-            if self._dedupe_by == "content":
-                await writing.run(lambda db: db.execute(CONTENT_DEDUPE))
+            await writing.run(dedupe_by_content, self._dedupe_by == "content")
             self._last_seq, self._unfolded = await writing.run(_state)
             self._listings = Reader(await self._opened(open_reader(self.path)))
             self._searches = Reader(await self._opened(open_reader(self.path)))
@@ -404,7 +409,7 @@ def _repair_counts(db: sqlite3.Connection) -> None:
     """Count anew what does not fit, after INSERT OR REPLACE by hand for one."""
     if not verify.counts_fit(db):
         logger.warning("the counts do not fit the messages: counting anew")
-        verify.rebuild(db, lambda step: logger.info("counting anew: %s", step))
+        verify.recount(db, lambda step: logger.info("counting anew: %s", step))
 
 
 def _state(db: sqlite3.Connection) -> tuple[int, int]:

@@ -4,13 +4,14 @@ import sqlite3
 from collections.abc import Callable, Iterator
 
 from . import search
-from .schema import BUSY, RECOUNT
+from .schema import BUSY, RECOUNT, follow_folding
 from .sql import json_row, snapshot, statements, transaction
 
 # counts_fit() counts the rows of a table up to this size, and samples hours of a larger one.
 COUNTED_ROWS = 500_000
 SAMPLED_HOURS = 50
-PIECE_ROWS = 10_000
+# Of texts, which take up to 16 KB each.
+PIECE_ROWS = 500
 
 # A count table's name, and what it must hold.
 _RECOUNTS = (
@@ -37,6 +38,20 @@ _RECOUNTS = (
     ),
 )
 
+# What the search index has beside it: each query finds the rows that are wrong.
+_INDEX_PROMISES = (
+    (
+        "search_deleted has a row that exists, or that the index does not know",
+        "SELECT seq FROM search_deleted WHERE seq IN (SELECT seq FROM messages)"
+        " OR seq > (SELECT watermark FROM search_state)",
+    ),
+    (
+        "the search index's watermark lies above every seq",
+        "SELECT * FROM search_state WHERE watermark >"
+        " (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages')",
+    ),
+)
+
 # Promises of derived rows that are no counts: each query finds the rows that break one.
 _PROMISES = (
     (
@@ -53,16 +68,7 @@ _PROMISES = (
         " GROUP BY 1 HAVING EXISTS (SELECT * FROM stored_minute_counts WHERE minute = at"
         " AND (first_seq > first OR last_seq < last))",
     ),
-    (
-        "search_deleted has a row that exists, or that the index does not know",
-        "SELECT seq FROM search_deleted WHERE seq IN (SELECT seq FROM messages)"
-        " OR seq > (SELECT watermark FROM search_state)",
-    ),
-    (
-        "the search index's watermark lies above every seq",
-        "SELECT * FROM search_state WHERE watermark >"
-        " (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages')",
-    ),
+    *_INDEX_PROMISES,
 )
 
 
@@ -141,14 +147,35 @@ def counts_fit(db: sqlite3.Connection) -> bool:
 
 
 def rebuild(db: sqlite3.Connection, progress: Callable[[str], None]) -> None:
-    """Derive all counts anew and empty the search index, which fold() then fills again."""
+    """Derive anew all counts, and empty the search index if it is wrong; fold() fills it again."""
+    recount(db, progress)
+    follow_folding(db)
+    progress("comparing the search index with the texts")
+    if not _index_is_right(db):
+        progress("emptying the search index")
+        with transaction(db):
+            search.forget(db)
+
+
+def recount(db: sqlite3.Connection, progress: Callable[[str], None]) -> None:
+    """Derive all counts anew."""
     with transaction(db):
         for statement in statements(RECOUNT):
             if statement.startswith("INSERT"):
                 progress(f"filling {statement.split()[2]}")
             db.execute(statement)
-        progress("emptying the search index")
-        search.forget(db)
+
+
+def _index_is_right(db: sqlite3.Connection) -> bool:
+    try:
+        broken = any(
+            db.execute(f"SELECT EXISTS ({broken})").fetchone()[0] for _, broken in _INDEX_PROMISES
+        )
+        return not broken and _index_fits(db)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_CORRUPT_VTAB:
+            raise
+        return False
 
 
 def _index_fits(db: sqlite3.Connection) -> bool:
