@@ -63,6 +63,11 @@ def _q(name: str, **parameters: Any) -> Query:
     return Query(f"q={name}", _list(**parameters), flat=False)
 
 
+def _q_deep(name: str, **parameters: Any) -> Query:
+    total_of = "/messages?" + urlencode(parameters)
+    return Query(f"q={name}", _deep(0.5, **parameters), flat=False, total_of=total_of)
+
+
 QUERIES = (
     Query("first page", _list()),
     Query("offset in the middle", _deep(0.5), total_of="/messages?limit=1"),
@@ -96,6 +101,16 @@ QUERIES = (
     _q("one letter", q="e"),
     _q("busy sender, 1 in 10,000", q=RARE_WORD, **{"from": BUSY}),
     _q("since the middle, 1 in 10,000", q=RARE_WORD, since=MIDDLE),
+    Query("newest first", _list(order="desc")),
+    Query("newest first, in the middle", _deep(0.5, order="desc"), total_of="/messages?limit=1"),
+    Query("until the middle", _list(until=MIDDLE)),
+    Query("/stats/timeline by day", lambda rows, total: "/stats/timeline?by=day"),
+    _q("busy sender, three letters", q=COMMON, **{"from": BUSY}),
+    _q("since the middle, three letters", q=COMMON, since=MIDDLE),
+    _q("until the middle, three letters", q=COMMON, until=MIDDLE),
+    _q("newest first, three letters", q=COMMON, order="desc"),
+    _q_deep("three letters, in the middle", q=COMMON),
+    _q_deep("two letters, in the middle", q="qu"),
 )
 
 
