@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
         key: bytes | None = setting("FORWARD_SECRET") or setting("FORWARD_SECRET_FILE")
         if key is None:
             raise ConfigError({"FORWARD_SECRET": "must be set to the key to sign with"})
-        token = setting("READ_TOKEN")
+        token = setting("READ_TOKEN") or setting("READ_TOKEN_FILE")
         server = Server.parse(options.url or server_url())
         target = Target.parse(options.to)
         position = Position(Path(options.position))

@@ -52,7 +52,7 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     try:
         server = Server.parse(options.url or server_url())
-        token = setting("READ_TOKEN")
+        token = setting("READ_TOKEN") or setting("READ_TOKEN_FILE")
         plain = "NO_COLOR" in environment()
     except (ConfigError, ValueError) as error:
         return _failed(2, str(error))
