@@ -53,6 +53,8 @@ INTAKE = "lyftr_server/http1/intake.py"
 LIMITS = "lyftr_server/http1/limits.py"
 LISTING = "lyftr_server/store/sqlite/listing.py"
 READS = "lyftr_server/store/sqlite/reads.py"
+READER = "lyftr_server/store/sqlite/reader.py"
+READ_HANDLERS = "lyftr_server/handlers/messages.py"
 MESSAGE = "lyftr_server/schema/message.py"
 JSON = "lyftr_server/schema/strict_json.py"
 TABLES = "lyftr_server/store/sqlite/schema.py"
@@ -62,6 +64,8 @@ HANDING = "lyftr_server/commands/handing.py"
 
 STREAM = "tests/test_stream.py"
 FORWARD = "tests/commands/test_forward.py"
+TURNS = "tests/store/test_reader.py"
+HEALTH = "tests/test_app.py"
 READ_TESTS = "tests/store/test_reads.py"
 DURABILITY = "tests/faults/test_durability.py"
 STORAGE = "tests/faults/test_storage_faults.py"
@@ -406,6 +410,34 @@ MUTANTS = (
             "        await self._read(self._health, reads.total)",
             "        await self._health.run(reads.total)",
         ),
+    ),
+    mutant(
+        "a scrape that waits for a read that hangs",
+        HEALTH,
+        (STORE, "asyncio.timeout(GAUGE_SECONDS)", "asyncio.timeout(None)"),
+    ),
+    mutant(
+        "short reads wait for all of a long one",
+        TURNS,
+        (
+            READER,
+            "bool(self._new) and not (self._last_was_new and self._going_on)",
+            "not self._going_on",
+        ),
+    ),
+    mutant(
+        "a flood of short reads starves a long one",
+        TURNS,
+        (
+            READER,
+            "bool(self._new) and not (self._last_was_new and self._going_on)",
+            "bool(self._new)",
+        ),
+    ),
+    mutant(
+        "one client's reads hold up all others",
+        LISTINGS,
+        (READ_HANDLERS, ">= WAITING_READS:", ">= 10**9:"),
     ),
     mutant(
         "a queue without a limit",
