@@ -6,6 +6,7 @@ COMPOSE ?= docker compose
 # Compose wants the secret for every command; those that start nothing new do not use it.
 COMPOSE_RUNNING = WEBHOOK_SECRET="$${WEBHOOK_SECRET:-unused}" $(COMPOSE)
 MINUTES ?= 10
+DEMO_PORT ?= 8001
 ARGS ?=
 
 VENV := .venv
@@ -42,10 +43,13 @@ run: install ## Serve on 127.0.0.1:8000 (WEBHOOK_SECRET must be set)
 	@exec $(BIN)/python run.py
 
 .PHONY: demo
-demo: install ## Send tests/data/messages.ndjson to the server at URL, then show what it stored
-	$(BIN)/python -m lyftr_server send tests/data/messages.ndjson --url "$(URL)"
-	@$(SHOW) $(BEARER) "$(URL)/messages?limit=5"
-	@$(SHOW) $(BEARER) "$(URL)/stats"
+demo: install ## Look around: a server of its own with data/demo.db and friendly messages (DEMO_PORT)
+	@mkdir -p data; export WEBHOOK_SECRET=demo HOST=127.0.0.1 PORT=$(DEMO_PORT) DATABASE_URL=sqlite:///data/demo.db; \
+	$(BIN)/lyftr-server serve >data/demo.log & server=$$!; trap 'kill $$server; wait' EXIT; \
+	until $(BIN)/lyftr-server healthcheck >/dev/null 2>&1; do \
+		kill -0 $$server 2>/dev/null || { cat data/demo.log; exit 1; }; sleep 0.1; done; \
+	$(BIN)/lyftr-server send examples/messages.ndjson; \
+	echo "Look at http://127.0.0.1:$(DEMO_PORT)/inspector and /docs; Ctrl-C ends it." >&2; wait $$server
 
 ##@ Ask a running server (URL)
 
@@ -73,7 +77,13 @@ up: ## Build the image and start the service
 
 .PHONY: down
 down: ## Stop the service and DELETE its stored messages
+	@if [ -t 0 ]; then printf 'This deletes all stored messages. Type yes: ' >&2; \
+		read -r answer && [ "$$answer" = yes ]; fi
 	$(COMPOSE_RUNNING) down -v
+
+.PHONY: stop
+stop: ## Stop the service; its messages stay
+	$(COMPOSE_RUNNING) stop
 
 .PHONY: restart
 restart: ## Restart the service; its messages stay
@@ -87,7 +97,7 @@ logs: ## Follow the service's log
 
 .PHONY: test
 test: $(VENV)/.installed-test ## All tests, with branch coverage (ARGS goes to pytest)
-	$(BIN)/python -m pytest --cov --cov-report=term -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --cov --cov-report=term -n 2 --dist loadfile --durations=10 $(ARGS)
 
 .PHONY: quick-test
 quick-test: $(VENV)/.installed-test ## The quick tests, up to the first failure

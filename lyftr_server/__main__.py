@@ -6,10 +6,22 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import __version__
-from .commands import backup, erase, export, forward, healthcheck, send, serve, sign, tail, verify
+from .commands import (
+    backup,
+    erase,
+    export,
+    forward,
+    healthcheck,
+    restore,
+    send,
+    serve,
+    sign,
+    tail,
+    verify,
+)
 from .commands.output import abandon
 
-_COMMANDS = (serve, sign, send, tail, forward, healthcheck, export, erase, backup, verify)
+_COMMANDS = (serve, sign, send, tail, forward, healthcheck, export, erase, backup, restore, verify)
 
 _DESCRIPTION = """\
 Receives signed messages as webhooks, stores each exactly once, and shows them.
@@ -21,6 +33,7 @@ Receives signed messages as webhooks, stores each exactly once, and shows them.
   lyftr-server forward --to https://...       post each stored message to another program
   lyftr-server export > messages.ndjson       write out what is stored
   lyftr-server backup /backup/lyftr.db        copy the database, while the server runs
+  lyftr-server restore /backup/lyftr.db       put a copy in its place, while no server runs
 
 Configuration is by environment variables; see docs/operating.md."""
 

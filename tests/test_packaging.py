@@ -122,6 +122,7 @@ def test_make_alone_explains_each_target(target: str) -> None:
     [
         ("up", "docker compose up -d --build"),
         ("down", "docker compose down -v"),
+        ("stop", "docker compose stop"),
         ("logs", "docker compose logs -f api"),
         ("restart", "docker compose restart api"),
     ],
@@ -173,3 +174,25 @@ def test_the_image_runs_our_commands_without_a_shell_and_not_as_root() -> None:
     assert command == ["lyftr-server", "serve"]
     assert 'CMD ["lyftr-server", "healthcheck"]' in final
     assert "WEBHOOK_SECRET" not in text
+
+
+def test_down_asks_on_a_terminal_before_it_deletes() -> None:
+    shown = subprocess.run(
+        ["script", "--quiet", "--return", "--command", "make down COMPOSE=echo", "/dev/null"],
+        cwd=ROOT,
+        input=b"no\n",
+        capture_output=True,
+        check=False,
+    )
+    assert shown.returncode != 0
+    assert b"deletes all stored messages" in shown.stdout
+    assert b"down -v\r" not in shown.stdout.partition(b"Type yes:")[2]
+
+
+def test_the_demos_messages_are_friendly() -> None:
+    lines = (ROOT / "examples/messages.ndjson").read_text().splitlines()
+    assert len({json.loads(line)["message_id"] for line in lines}) == len(lines) > 30
+    for line in lines:
+        each = json.loads(line)
+        assert each["ts"].startswith("2025-01-")
+        assert 0 < len(each["text"]) < 80

@@ -15,24 +15,25 @@ class Refused(Exception):
 
 @contextmanager
 def replacing(
-    target: Path, *, database: Path, force: bool = True, makes_database: bool = False
+    target: Path, *, database: Path | None, force: bool = True, makes_database: bool = False
 ) -> Iterator[Path]:
     """Yield a new file's name, which becomes `target`'s when the block ends well.
 
     The new file is the owner's alone. Whatever ends the block otherwise takes it away, SIGTERM
-    too. `makes_database`: what SQLite would apply to one of this name goes away with the old file.
+    too. `database`: what must not be replaced. `makes_database`: what SQLite would apply to one of
+    this name goes away with the old file.
     Refused; OSError.
     """
     target = target.resolve()  # through a link, to what it points at
-    left = tuple(_beside(target)) if makes_database else ()
-    _check(target, database.resolve(), force, left)
+    left = tuple(beside(target)) if makes_database else ()
+    _check(target, database, force, left)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         yield temporary
         _sync(temporary)
-        _check(target, database.resolve(), force, left)
+        _check(target, database, force, left)
         for each in left:
             each.unlink(missing_ok=True)
         temporary.rename(target)
@@ -44,16 +45,18 @@ def replacing(
         signal.signal(signal.SIGTERM, previous)
 
 
-def _beside(target: Path) -> Iterator[Path]:
+def beside(target: Path) -> Iterator[Path]:
     """Yield the names of what SQLite would apply to a database of this name."""
     for suffix in ("-journal", "-wal", "-shm"):
         yield target.with_name(target.name + suffix)
 
 
-def _check(target: Path, database: Path, force: bool, left: Sequence[Path]) -> None:
-    own = {database.with_name(database.name + end) for end in ("", "-wal", "-shm", "-lock")}
-    if target in own:
-        raise Refused(f"{target} belongs to the database itself")
+def _check(target: Path, database: Path | None, force: bool, left: Sequence[Path]) -> None:
+    if database is not None:
+        database = database.resolve()
+        own = {database.with_name(database.name + end) for end in ("", "-wal", "-shm", "-lock")}
+        if target in own:
+            raise Refused(f"{target} belongs to the database itself")
     if not target.parent.is_dir():
         raise Refused(f"{target.parent} is no folder")
     for each in left:
@@ -63,7 +66,7 @@ def _check(target: Path, database: Path, force: bool, left: Sequence[Path]) -> N
         return
     if not target.is_file():
         raise Refused(f"{target} is there and is no plain file")
-    if database.exists() and target.samefile(database):
+    if database is not None and database.exists() and target.samefile(database):
         raise Refused(f"{target} is the database itself")
     if not force:
         raise Refused(f"{target} is there already; --force replaces it")

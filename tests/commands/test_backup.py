@@ -57,7 +57,7 @@ def test_a_backup_while_messages_come_is_restored(
     copy = tmp_path / "backup.db"
     sending = Terminal(tmp_path, "send", str(file), "--url", server.url, WEBHOOK_SECRET=SECRET)
     sending.wait_for("left")
-    assert backup(server.database, str(copy)) == (0, "", "")
+    assert backup(server.database, str(copy)).status == 0
     assert sending.process.poll() is None, "all was sent before the backup ended"
     assert sending.end().stdout == "created 3000, duplicate 0, conflict 0, refused 0\n"
     server.stop()
@@ -89,7 +89,7 @@ def test_the_copy_is_one_private_file(server: RunningServer, tmp_path: Path) -> 
     server.deliver(message())
     (tmp_path / "out").mkdir()
     copy = tmp_path / "out" / "backup.db"
-    assert backup(server.database, str(copy)) == (0, "", "")
+    assert backup(server.database, str(copy)).status == 0
     assert os.listdir(tmp_path / "out") == ["backup.db"]
     assert copy.stat().st_mode & 0o777 == 0o600
     with closing(sqlite3.connect(copy)) as db:
@@ -121,7 +121,7 @@ def test_a_database_of_an_earlier_version_can_be_copied_before_the_upgrade(tmp_p
         db.executescript(schema.STEPS[0])
         db.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
         db.execute("PRAGMA user_version = 1")
-    assert backup(old, "copy") == (0, "", "")
+    assert backup(old, "copy").status == 0
     assert (tmp_path / "copy").stat().st_size == old.stat().st_size
 
 
@@ -135,7 +135,7 @@ def test_a_file_that_is_there_is_replaced_only_when_told(database: Path, tmp_pat
     assert (ended.status, ended.stdout) == (2, "")
     assert "--force" in ended.stderr
     assert copy.read_text() == "precious"
-    assert backup(database, "--force", str(copy)) == (0, "", "")
+    assert backup(database, "--force", str(copy)).status == 0
     assert len(rows(copy)) == 158
 
 

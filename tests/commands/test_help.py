@@ -13,7 +13,7 @@ from lyftr_server import __version__
 from ..process import environment
 from .running import PROGRAM, run
 
-COMMANDS = "serve sign send tail forward healthcheck export erase backup verify".split()
+COMMANDS = "serve sign send tail forward healthcheck export erase backup restore verify".split()
 
 
 def test_help_names_every_command(tmp_path: Path) -> None:
@@ -35,7 +35,9 @@ def test_help_of_a_command_has_examples_that_begin_with_the_program(
     assert max(map(len, ended.lines)) <= 100
 
 
-@pytest.mark.parametrize("command", ["send", "tail", "forward", "export", "backup", "verify"])
+@pytest.mark.parametrize(
+    "command", ["send", "tail", "forward", "export", "backup", "restore", "verify"]
+)
 def test_help_of_a_command_that_can_fail_halfway_explains_its_exit_statuses(
     tmp_path: Path, command: str
 ) -> None:
