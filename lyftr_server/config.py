@@ -310,6 +310,11 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in {**values, **os.environ}.items() if value}
 
 
+def override(**values: str | None) -> None:
+    """Let what the command line gives win over the environment, in this process."""
+    os.environ.update({name: value for name, value in values.items() if value is not None})
+
+
 def setting(name: str) -> Any:
     """Return one variable's value, for commands that need no more; ConfigError when it is bad."""
     default, validate = VARIABLES[name]

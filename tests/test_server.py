@@ -610,3 +610,19 @@ def test_a_mistake_of_our_own_is_one_line_and_no_traceback(tmp_path: Path) -> No
     (line,) = map(json.loads, ended.stdout.splitlines())
     assert (line["level"], line["event"]) == ("CRITICAL", "failed")
     assert line["detail"] == "RuntimeError: unheard of"
+
+
+def test_the_command_line_wins_over_the_environment(
+    server_factory: ServerFactory, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.db"
+    options = ("--host", "localhost", "--database", f"sqlite:///{other}", "--port", "0")
+    server = server_factory(command=(*SERVE, *options), HOST="127.0.0.1")
+    assert server.listening["host"] == "localhost"
+    assert server.listening["database"] == str(other)
+
+
+def test_a_fault_of_the_command_line_is_told_like_the_variables(tmp_path: Path) -> None:
+    ended = run_to_end(tmp_path, *SERVE, "--port", "x", WEBHOOK_SECRET=SECRET)
+    assert (ended.returncode, ended.stderr) == (2, b"")
+    assert set(json.loads(ended.stdout)["faults"]) == {"PORT"}

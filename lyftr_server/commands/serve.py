@@ -5,7 +5,7 @@ import contextlib
 import logging
 import os
 
-from ..config import Config, ConfigError, setting
+from ..config import Config, ConfigError, override, setting
 from ..log import JsonLines, Output, ReadableOutput, event
 from . import Commands, add
 
@@ -20,12 +20,16 @@ def add_to(commands: Commands) -> None:
         details="Configured by environment variables and ./.env. SIGTERM or SIGINT stops it:\n"
         "requests in flight finish, then it ends with status 0. A second signal ends it at once.",
         examples="  WEBHOOK_SECRET=testsecret lyftr-server serve\n"
-        "  WEBHOOK_SECRET=testsecret PORT=9000 LOG_LEVEL=WARNING lyftr-server serve",
+        "  WEBHOOK_SECRET=testsecret lyftr-server serve --port 9000 --database sqlite:///other.db",
     )
+    parser.add_argument("--host", help="where to listen, instead of HOST")
+    parser.add_argument("--port", help="instead of PORT; 0 is a free one")
+    parser.add_argument("--database", metavar="URL", help="instead of DATABASE_URL")
     parser.set_defaults(run=run)
 
 
-def run(_options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    override(HOST=options.host, PORT=options.port, DATABASE_URL=options.database)
     output = _output()
     try:
         return _serve(output)

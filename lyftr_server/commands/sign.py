@@ -14,10 +14,11 @@ def add_to(commands: Commands) -> None:
         "sign",
         "print the signature of a body",
         details="The body comes from --body, or from standard input byte for byte.\n"
-        "Without SECRET the key is WEBHOOK_SECRET or WEBHOOK_SECRET_FILE.",
+        "The key is WEBHOOK_SECRET or WEBHOOK_SECRET_FILE: as an argument, everybody on this\n"
+        "machine could read it.",
         examples="  lyftr-server sign < message.json\n"
-        '  printf %s "$BODY" | lyftr-server sign testsecret\n'
-        '  lyftr-server sign --body \'{"message_id": "m1"}\' testsecret',
+        '  printf %s "$BODY" | lyftr-server sign\n'
+        '  lyftr-server sign --body \'{"message_id": "m1"}\'',
     )
     parser.add_argument("secret", nargs="?", metavar="SECRET", help="the key")
     parser.add_argument("--body", help="the body, instead of standard input")
