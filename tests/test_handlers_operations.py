@@ -34,7 +34,7 @@ GETTABLE = [
 @pytest.mark.parametrize("target", ["/health", "/health/live"])
 async def test_a_running_server_is_alive(client: Client, app: Application, target: str) -> None:
     answer = await client.get(target)
-    assert (answer.code, answer.body) == (200, b'{"status": "ok"}')
+    assert (answer.code, answer.body) == (200, b'{"status": "ok"}\n')
     assert answer.headers["Content-Type"] == "application/json"
     app.draining_since = 0.0
     assert (await client.get(target)).code == 200
@@ -355,7 +355,7 @@ async def test_a_dot_in_a_path_is_a_dot(client: Client, path: str) -> None:
 async def test_another_path_is_404_by_any_method(client: Client, method: str) -> None:
     answer = await client.request(method, "/nowhere", b"x" if method == "POST" else None)
     assert (answer.code, answer.headers["Content-Type"]) == (404, "application/json")
-    assert answer.body == (b"" if method == "HEAD" else b'{"detail": "not found"}')
+    assert answer.body == (b"" if method == "HEAD" else b'{"detail": "not found"}\n')
 
 
 async def test_a_path_is_taken_as_it_stands(client: Client) -> None:
@@ -374,7 +374,7 @@ async def test_a_path_is_taken_as_it_stands(client: Client) -> None:
         "/favicon.ico",
     ):
         answer = await client.get(target)
-        assert (answer.code, answer.body) == (404, b'{"detail": "not found"}'), target
+        assert (answer.code, answer.body) == (404, b'{"detail": "not found"}\n'), target
 
 
 @pytest.mark.parametrize("settings", [{"max_body_bytes": 1000}], indirect=True)

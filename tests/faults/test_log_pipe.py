@@ -16,7 +16,7 @@ from ..process import ROOT, SECRET, ServerSocket, environment, samples
 from .conftest import LAUNCHER
 
 # The answer to this, and its line in the log.
-ASKING = b"GET /nowhere/%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"x" * 150)
+ASKING = b"GET /messages/%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % (b"x" * 150)
 LIMIT = 100_000
 PIPE = 65536
 
@@ -118,7 +118,7 @@ def test_a_stalled_reader_of_the_log_delays_nobody(piped: PipedServer) -> None:
     for line in piped.lines():
         if line.get("event") == "log_lines_dropped":
             break
-        seen += line.get("path", "").startswith("/nowhere/")
+        seen += line.get("path", "").startswith("/messages/")
     assert line["level"] == "WARNING"
     # The scrape's own line was lost as well.
     assert line["count"] == lost + 1

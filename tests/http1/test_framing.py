@@ -12,7 +12,7 @@ from .conftest import Target, wait_until
 from .raw import Raw, bytewise, chunked, request, split
 
 LIVE = request()
-OK = b'{"status": "ok"}'
+OK = b'{"status": "ok"}\n'
 
 
 def test_a_connection_serves_one_request_after_the_other(target: Target) -> None:

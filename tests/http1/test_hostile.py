@@ -32,6 +32,7 @@ FIELDS = {
     *("ts", "level", "app", "env", "request_id", "method", "path", "status", "latency_ms"),
     *("message_id", "dup", "result", "event", "logger", "host", "port", "version", "tornado"),
     *("database", "message", "detail", "seconds", "requests_in_flight", "exit_status"),
+    *("client", "faults", "count", "requests"),
 }
 QUICK = settings(
     max_examples=150,
@@ -60,9 +61,18 @@ def check_log(target: Target) -> None:
     for line in target.log_lines():
         assert set(line) <= FIELDS, line
         assert line.get("level") != "ERROR" or line.get("event") == "invalid_signature", line
+        check_faults(line.pop("faults", []))
+        assert all(re.fullmatch("[0-9]{3} [a-z/.{}_]+", each) for each in line.pop("requests", {}))
         assert all(isinstance(value, str | int | float | bool) for value in line.values()), line
         assert re.fullmatch("[A-Za-z0-9._-]{1,128}", line.get("request_id", "x"))
         assert len(str(line.get("path"))) <= 600
+
+
+def check_faults(faults: list[dict[str, str]]) -> None:
+    for fault in faults:
+        assert fault.keys() == {"loc", "type"}
+        assert re.fullmatch("(body|query)([.][a-z_]+)*", fault["loc"]), fault
+        assert re.fullmatch("[a-z_]+", fault["type"])
 
 
 def check_labels(target: Target) -> None:
