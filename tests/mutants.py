@@ -208,8 +208,8 @@ MUTANTS = (
             """            rows += [
                 row
                 for row in self._since(number)
-                if row.message.message_id not in known
-                if fits(row.message)
+                if row.message is None or row.message.message_id not in known
+                if _shown(row, fits)
             ]
 """,
             "",
