@@ -10,7 +10,7 @@ ENV PATH=/opt/lyftr/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY pyproject.toml setup.cfg requirements.txt ./
 COPY lyftr_server/__init__.py lyftr_server/
 RUN pip install --constraint requirements.txt setuptools \
- && pip install --constraint requirements.txt --no-build-isolation .
+ && pip install --constraint requirements.txt --no-build-isolation '.[postgres]'
 
 COPY README.md LICENSE ./
 COPY lyftr_server/ lyftr_server/

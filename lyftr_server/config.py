@@ -97,10 +97,18 @@ def _token(value: str) -> str:
     return value
 
 
-def _database_path(value: str) -> Path:
+def _database(value: str) -> Path | str:
+    """Return the path of an SQLite file, or a PostgreSQL URL as it is."""
+    if re.match("postgres(ql)?://", value):
+        if not re.fullmatch(r"postgres(ql)?://[^/?#\s]*/[^/?#\s]+(\?\S*)?", value):
+            raise vol.Invalid("must be postgresql://user@host/database")
+        return value
     form = re.fullmatch(r"sqlite(?:\+aiosqlite)?:///([^?#]+)", _text(value))
     if not form or form[1].startswith(":") or form[1].endswith("/"):
-        raise vol.Invalid("must be sqlite:///relative/path or sqlite:////absolute/path of a file")
+        raise vol.Invalid(
+            "must be sqlite:///relative/path or sqlite:////absolute/path of a file,"
+            " or postgresql://user@host/database"
+        )
     return Path(form[1])
 
 
@@ -164,7 +172,9 @@ VARIABLES: Mapping[str, tuple[str | None, Callable[[str], Any]]] = {
     },
     "PUBLIC_URL": (None, _public_url),
     "REFUSED_LIMIT": ("10000", _integer(0, 10**7)),
-    "DATABASE_URL": ("sqlite:///data/app.db", _database_path),
+    "DATABASE_URL": ("sqlite:///data/app.db", _database),
+    "DATABASE_URL_FILE": (None, _in_file(_database)),
+    "WAIT_SECONDS": ("30", _seconds),
     "HOST": ("127.0.0.1", _host),
     "PORT": ("8000", _integer(0, 65535)),
     "LOG_LEVEL": ("INFO", _log_level),
@@ -205,7 +215,8 @@ class Config:
     """Everything a server is told. `secrets` has the current key first, then the previous one."""
 
     secrets: tuple[bytes, ...] = field(repr=False)
-    database_path: Path = Path("data/app.db")
+    database: Path | str = field(default=Path("data/app.db"), repr=False)  # a file, or a URL
+    wait_seconds: float = 30.0
     host: str = "127.0.0.1"
     port: int = 8000
     log_level: str = "INFO"
@@ -235,6 +246,13 @@ class Config:
         """Whether nobody beyond this machine can reach us."""
         return self.host in ("localhost", "::1") or self.host.startswith("127.")
 
+    @property
+    def database_path(self) -> Path:
+        """The database's file, where it is one."""
+        if not isinstance(self.database, Path):
+            raise TypeError("the database is a server's")
+        return self.database
+
     @classmethod
     def from_environ(cls) -> "Config":
         """Read the environment and ./.env, or raise ConfigError with every fault at once."""
@@ -245,6 +263,8 @@ class Config:
             for name in (secret, f"{secret}_PREVIOUS")
             if name in given and f"{name}_FILE" in given
         }
+        if "DATABASE_URL" in given and "DATABASE_URL_FILE" in given:
+            faults |= {"DATABASE_URL_FILE": "must not be set together with DATABASE_URL"}
         if "WEBHOOK_SECRET" not in given and "WEBHOOK_SECRET_FILE" not in given:
             faults |= {"WEBHOOK_SECRET": "must be set to the key that senders sign with"}
         if {"TWILIO_AUTH_TOKEN", "TWILIO_AUTH_TOKEN_FILE"} & given.keys() and (
@@ -266,7 +286,8 @@ class Config:
             raise ConfigError(faults)
         return cls(
             secrets=_keys(values, "WEBHOOK_SECRET"),
-            database_path=values["DATABASE_URL"],
+            database=values.get("DATABASE_URL_FILE") or values["DATABASE_URL"],
+            wait_seconds=values["WAIT_SECONDS"],
             host=values["HOST"],
             port=values["PORT"],
             log_level=values["LOG_LEVEL"],
@@ -323,6 +344,16 @@ def setting(name: str) -> Any:
         return None if value is None else validate(value)
     except vol.Invalid as error:
         raise ConfigError({name: error.msg}) from error
+
+
+def database_file() -> Path:
+    """Return the database's path, for commands that read a file; ConfigError for a server's."""
+    database = setting("DATABASE_URL_FILE") or setting("DATABASE_URL")
+    if not isinstance(database, Path):
+        raise ConfigError(
+            {"DATABASE_URL": "is a server's: this command reads an SQLite file (sqlite:///path)"}
+        )
+    return database
 
 
 def secret(name: str = "WEBHOOK_SECRET") -> bytes:

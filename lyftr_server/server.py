@@ -70,8 +70,8 @@ class _Service:
     async def _run(self, loop: asyncio.AbstractEventLoop) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
-        store = store_of(self._config, self._on_fatal)
         try:
+            store = store_of(self._config, self._on_fatal)
             await store.open()
         except Unusable as error:
             raise Unstartable(f"DATABASE_URL: {error}") from error

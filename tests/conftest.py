@@ -29,7 +29,7 @@ from .postgres import PostgresServer, find_programs
 from .process import SECRET, RunningServer, as_body
 from .store.memory import MemoryStore
 
-ENGINES = ["sqlite", "memory"]
+ENGINES = ["sqlite", "memory", "postgres"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -131,7 +131,7 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
     """The configuration; parametrize it indirectly with what shall differ."""
     settings = Config(
         secrets=(SECRET.encode(),),
-        database_path=tmp_path / "app.db",
+        database=tmp_path / "app.db",
         # What tests that write requests themselves call it.
         allowed_hosts=("x", "h", "127.0.0.1"),
     )

@@ -11,6 +11,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -109,17 +110,11 @@ class PostgresServer:
             time.sleep(0.01)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """End the server: SIGINT cuts its clients off; SIGKILL and it recovers at the next start.
-
-        A backend whose postmaster was killed ends by itself.
-        """
+        """End the server: SIGINT cuts clients off; after SIGKILL the next start recovers."""
         process, self._process = self._process, None
         if process is None:
             return
-        if how == signal.SIGKILL:
-            # All of its session: what is left of a killed server must not write any more.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        children = _children(process.pid)
         process.send_signal(signal.SIGCONT)
         process.send_signal(how)
         try:
@@ -127,17 +122,24 @@ class PostgresServer:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if how == signal.SIGKILL:
+            # What is left of a killed server must not write any more.
+            for pid in children:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the postmaster and all of its children's group."""
+        """Send a signal to the server and all of its processes."""
         assert self._process is not None
-        os.killpg(self._process.pid, number)
+        for pid in (self._process.pid, *_children(self._process.pid)):
+            os.kill(pid, number)
 
     def url(self, database: str) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
     def ask(self, work: Callable[[Any], Awaitable[T]], database: str) -> T:
-        """Do something on a connection of its own, outside of any running loop."""
+        """Do something on a connection of its own."""
 
         async def connected() -> T:
             db = await asyncpg.connect(self.url(database), timeout=START_SECONDS)
@@ -146,11 +148,9 @@ class PostgresServer:
             finally:
                 await db.close()
 
-        loop = asyncio.new_event_loop()
-        try:
-            return loop.run_until_complete(connected())
-        finally:
-            loop.close()
+        # In a thread of its own: the test's loop may be running, and is not to be touched.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, connected()).result()
 
     @contextmanager
     def database(self, template: str = _TEMPLATE) -> Iterator[str]:
@@ -161,6 +161,10 @@ class PostgresServer:
             yield self.url(name)
         finally:
             self.ask(lambda db: db.execute(f"DROP DATABASE {name} WITH (FORCE)"), "postgres")
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _free_port() -> int:

@@ -36,7 +36,7 @@ def test_a_secret_is_all_that_must_be_given(environ: Environ) -> None:
     environ(WEBHOOK_SECRET="s")
     assert Config.from_environ() == Config(
         secrets=(b"s",),
-        database_path=Path("data/app.db"),
+        database=Path("data/app.db"),
         host="127.0.0.1",
         port=8000,
         log_level="INFO",
@@ -70,7 +70,7 @@ def test_every_variable_is_taken(environ: Environ) -> None:
     )
     assert Config.from_environ() == Config(
         secrets=(b"new", b"old"),
-        database_path=Path("/var/lib/x.db"),
+        database=Path("/var/lib/x.db"),
         host="::1",
         port=9,
         log_level="DEBUG",
@@ -109,7 +109,8 @@ def test_database_url_names_a_file(environ: Environ, url: str, path: str) -> Non
 @pytest.mark.parametrize(
     "name, value",
     [
-        pytest.param("DATABASE_URL", "postgres://h/d", id="another database"),
+        pytest.param("DATABASE_URL", "mysql://h/d", id="another database"),
+        pytest.param("DATABASE_URL", "postgresql://h", id="a server without a database"),
         pytest.param("DATABASE_URL", "sqlite://app.db", id="two slashes"),
         pytest.param("DATABASE_URL", "sqlite:///", id="no file"),
         pytest.param("DATABASE_URL", "sqlite:///:memory:", id="no file but memory"),

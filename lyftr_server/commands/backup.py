@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from ..config import ConfigError, setting
+from ..config import ConfigError, database_file
 from . import Commands, add
 from .output import Refused, replacing
 from .progress import Progress, megabytes
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     if options.keep:
         target /= time.strftime(f"{KEPT}%Y%m%dT%H%M%SZ.db", time.gmtime())
     try:
-        database: Path = setting("DATABASE_URL")
+        database: Path = database_file()
         with (
             replacing(
                 target, database=database, force=options.force, makes_database=True

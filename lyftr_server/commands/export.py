@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
-from ..config import ConfigError, setting
+from ..config import ConfigError, database_file
 from ..schema import Invalid, MessageQuery, parse_query
 from . import Commands, add
 from .output import Refused, replacing
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
 
     try:
         query = _query(options)
-        database: Path = setting("DATABASE_URL")
+        database: Path = database_file()
         if options.output == "-" and sys.stdout is None:  # the caller has closed it
             return _failed(1, "standard output is closed")
         if options.output == "-":

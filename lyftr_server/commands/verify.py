@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ..config import ConfigError, setting
+from ..config import ConfigError, database_file
 from . import Commands, add
 from .progress import Progress
 
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
     progress = Progress()
     try:
-        path: Path = Path(options.file) if options.file else setting("DATABASE_URL")
+        path: Path = Path(options.file) if options.file else database_file()
         if options.repair:
             repair(path, progress.step, progress.tick)
         progress.step("checking")

@@ -1,6 +1,8 @@
 """The message store, shared by all handlers of an application."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from ..config import Config
 from .cursor import instant
@@ -25,18 +27,32 @@ __all__ = [
 
 
 def store_of(config: Config, on_fatal: Callable[[str], None]) -> MessageStore:
-    """Return the store that DATABASE_URL names, not open yet.
+    """Return the store that DATABASE_URL names, not open yet. Unusable without its library.
 
     `on_fatal` hears why, when nothing more can be acknowledged by this process.
     """
+    options: dict[str, Any] = {
+        "dedupe_by": config.dedupe_by,
+        "queue_limit": config.queue_limit,
+        "refused_limits": Limits(bodies=config.refused_limit),
+        "on_fatal": on_fatal,
+    }
     # An engine is loaded when it is asked for: nobody waits for another's libraries.
-    from .sqlite.store import SqliteStore
+    if isinstance(config.database, Path):
+        from .sqlite.store import SqliteStore
 
-    return SqliteStore(
-        config.database_path,
-        dedupe_by=config.dedupe_by,
-        queue_limit=config.queue_limit,
-        refused_limits=Limits(bodies=config.refused_limit),
-        policy=Policy(config.retention_days, config.tombstone_days),
-        on_fatal=on_fatal,
-    )
+        return SqliteStore(
+            config.database,
+            policy=Policy(config.retention_days, config.tombstone_days),
+            **options,
+        )
+    if config.retention_days is not None:
+        # Better no start than messages that are kept for longer than somebody was promised.
+        raise Unusable("RETENTION_DAYS is not to be had on PostgreSQL yet")
+    try:
+        from .postgres.store import PostgresStore
+    except ModuleNotFoundError as error:
+        raise Unusable(
+            f"PostgreSQL needs {error.name}: pip install 'lyftr-server[postgres]'"
+        ) from error
+    return PostgresStore(config.database, wait_seconds=config.wait_seconds, **options)

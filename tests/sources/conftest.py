@@ -14,7 +14,7 @@ from .senders import SENDERS, SETTINGS, Sender
 
 @pytest.fixture
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Config:
-    settings = Config(secrets=(SECRET.encode(),), database_path=tmp_path / "app.db")
+    settings = Config(secrets=(SECRET.encode(),), database=tmp_path / "app.db")
     return replace(settings, **(SETTINGS | getattr(request, "param", {})))
 
 

@@ -96,7 +96,7 @@ def test_a_name_and_a_route_belong_together() -> None:
 
 
 def test_without_secrets_our_own_format_is_left() -> None:
-    found = sources_of(Config(secrets=(SECRET.encode(),), database_path=Path("x")))
+    found = sources_of(Config(secrets=(SECRET.encode(),), database=Path("x")))
     assert {route: [each.name for each in row] for route, row in found.items()} == {
         "/webhook": ["native"]
     }

@@ -214,10 +214,10 @@ def test_by_content_another_id_is_a_duplicate(database: Database) -> None:
     def deliver(*messages: Message) -> list[Result]:
         return database.insert(list(messages), by_content=True)
 
-    assert deliver(message("m2"), message("m1")) == ["duplicate", "created"]
+    assert deliver(message("m2"), message("m1")) == ["created", "duplicate"]
     assert deliver(message("m3"), message("m4", text=None)) == ["duplicate", "created"]
     # One that is a conflict anyway keeps no other from being stored.
-    assert deliver(message("m1", text="x"), message("m9", text="x")) == ["conflict", "created"]
+    assert deliver(message("m2", text="x"), message("m9", text="x")) == ["conflict", "created"]
     assert database.run(reads.total(database.db)) == 3
 
 

@@ -17,23 +17,11 @@ from ..limits import Limits
 from .schema import SLOT_BITS, folded
 
 # The time of storing, in microseconds; $3 takes its place in tests.
-_NOW = "coalesce($3::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)"
-_NEW_CONTENT = """
-    WHERE message_id IN (
-        SELECT DISTINCT ON (instant, ts, text) message_id FROM given
-        WHERE NOT EXISTS (SELECT FROM messages AS stored
-                          WHERE stored.message_id = given.message_id)
-        AND NOT EXISTS (SELECT FROM messages AS stored WHERE stored.instant = given.instant
-                        AND stored.ts = given.ts AND stored.text IS NOT DISTINCT FROM given.text)
-        ORDER BY instant, ts, text, message_id)
-"""
-
-
-def _sql(only: str) -> str:
-    return f"""
+_NOW = "coalesce($3::bigint, (extract(epoch FROM statement_timestamp()) * 1000000)::bigint)"
+INSERT = f"""
 WITH given AS (
     SELECT * FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-        $10::text[], $11::text[], $12::text[]) WITH ORDINALITY AS given
+        $10::text[], $11::text[], $12::text[], $13::bigint[]) AS given
         (message_id, from_msisdn, to_msisdn, ts, text, instant, folded, source, payload, n)
 ), now AS MATERIALIZED (SELECT {_NOW} AS us
 ), own AS (
@@ -43,7 +31,7 @@ WITH given AS (
                           source, payload, created_at)
     SELECT ($1::bigint << {SLOT_BITS}) + $2::bigint + n, message_id, from_msisdn, to_msisdn, ts,
         text, instant, folded, source, payload, us
-    FROM given CROSS JOIN now {only} ORDER BY n
+    FROM given CROSS JOIN now ORDER BY message_id COLLATE "C"
     ON CONFLICT (message_id) DO NOTHING
     RETURNING message_id, from_msisdn, to_msisdn, instant, created_at
 ), counted AS (
@@ -53,10 +41,6 @@ WITH given AS (
 )
 SELECT message_id FROM new
 """
-
-
-INSERT = _sql("")
-INSERT_NEW_CONTENT = _sql(_NEW_CONTENT)
 
 _CONFLICT = json.dumps(
     [{"loc": ["body", "message_id"], "msg": "is stored with other content", "type": "conflict"}]
@@ -88,11 +72,11 @@ async def insert(
     db: Any, batch: Sequence[Delivery | Refusal], slot: Slot, options: Options
 ) -> tuple[list[Result], int]:
     """Commit a batch, all of it or nothing; return what became of each, and the slot's new last."""
-    rows = _rows(batch)
     simple = not options.by_content and all(
         isinstance(item, Delivery) and not item.events for item in batch
     )
     if simple:
+        rows = _distinct(_rows(batch))
         new = await _insert_messages(db, rows, slot, options)
         if len(new) == sum(len(item.messages) for item in batch if isinstance(item, Delivery)):
             return [Result.CREATED] * len(batch), slot.last + len(rows)
@@ -103,6 +87,10 @@ async def insert(
                 await _refuse(db, outcomes.conflicts, options)
     else:
         async with db.transaction():
+            rows = _rows(batch)
+            if options.by_content:
+                rows = await _new_content(db, rows)
+            rows = _distinct(rows)
             new = await _insert_messages(db, rows, slot, options)
             outcomes = await _outcomes(db, batch, new)
             events = await _insert_events(db, batch, options)
@@ -130,29 +118,58 @@ def _overall(item: Delivery | Refusal, outcomes: _Outcomes) -> Result:
 
 
 def _rows(batch: Sequence[Delivery | Refusal]) -> list[_Row]:
-    """Return the messages, the first of each id, by id."""
-    rows: dict[str, _Row] = {}
+    """Return the batch's messages, in the order in which they came."""
+    rows: list[_Row] = []
     for item in batch:
         if isinstance(item, Refusal):
             continue
         source = None if item.source == NATIVE else item.source
         payloads: Sequence[str | None] = item.payloads or (None,) * len(item.messages)
-        for message, payload in zip(item.messages, payloads, strict=True):
-            rows.setdefault(message.message_id, _Row(message, source, payload))
-    return [rows[message_id] for message_id in sorted(rows)]
+        rows += [
+            _Row(message, source, payload)
+            for message, payload in zip(item.messages, payloads, strict=True)
+        ]
+    return rows
+
+
+def _distinct(rows: Sequence[_Row]) -> list[_Row]:
+    """Return the first row of each message_id, in the order in which they came."""
+    first: dict[str, _Row] = {}
+    for row in rows:
+        first.setdefault(row.message.message_id, row)
+    return list(first.values())
+
+
+async def _new_content(db: Any, rows: Sequence[_Row]) -> list[_Row]:
+    """Return the rows whose id is not stored, nor their `ts` and text under another.
+
+    One server at a time: two may bring the same content under other ids. What the lock let in
+    before is seen by the next statement.
+    """
+    await db.execute("SELECT FROM locks WHERE name = 'content' FOR UPDATE")
+    ids = [row.message.message_id for row in rows]
+    found = await db.fetch("SELECT message_id FROM messages WHERE message_id = ANY($1)", ids)
+    known_ids = {message_id for (message_id,) in found}
+    instants = [instant(row.message.ts) for row in rows]
+    found = await db.fetch("SELECT ts, text FROM messages WHERE instant = ANY($1)", instants)
+    known = {(ts, text) for ts, text in found}
+    new = []
+    for row in rows:
+        content = (row.message.ts, row.message.text)
+        if content not in known and row.message.message_id not in known_ids:
+            known.add(content)
+            known_ids.add(row.message.message_id)
+            new.append(row)
+    return new
 
 
 async def _insert_messages(db: Any, rows: Sequence[_Row], slot: Slot, options: Options) -> set[str]:
     """Insert those that are new; return their ids."""
-    if options.by_content:
-        # One server at a time: two may bring the same content under other ids. What the lock let
-        # in before is seen by the next statement, not by this one.
-        await db.execute("SELECT FROM locks WHERE name = 'content' FOR UPDATE")
     columns: list[list[str | None]] = [
         [*column] for column in zip(*(row.message for row in rows), strict=True)
     ] or [[]] * 5
     found = await db.fetch(
-        INSERT_NEW_CONTENT if options.by_content else INSERT,
+        INSERT,
         slot.number,
         slot.last,
         options.now_us,
@@ -161,6 +178,7 @@ async def _insert_messages(db: Any, rows: Sequence[_Row], slot: Slot, options: O
         [folded(row.message.text) for row in rows],
         [row.source for row in rows],
         [row.payload for row in rows],
+        list(range(1, len(rows) + 1)),
     )
     return {message_id for (message_id,) in found}
 
@@ -224,16 +242,23 @@ async def _insert_events(
     }
     if not rows:
         return set()
+    numbers = {hash_: n for n, hash_ in enumerate(rows, 1)}
     hashes = sorted(rows)
     columns = [[*column] for column in zip(*(rows[each] for each in hashes), strict=True)]
     found = await db.fetch(
-        "INSERT INTO events (hash, source, kind, message_id, body, created_at)"
-        " SELECT given.*, coalesce($1::bigint,"
-        " (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)"
-        " FROM unnest($2::bytea[], $3::text[], $4::text[], $5::text[], $6::text[]) AS given"
-        " ON CONFLICT (hash) DO NOTHING RETURNING hash",
+        # Numbered as they came; inserted by hash, so that no two servers lock in opposite orders.
+        "WITH numbers AS MATERIALIZED (SELECT nextval('events_seq_seq') AS seq, n"
+        " FROM generate_series(1, cardinality($2::bytea[])) AS n)"
+        " INSERT INTO events (seq, hash, source, kind, message_id, body, created_at)"
+        " OVERRIDING SYSTEM VALUE"
+        " SELECT seq, hash, source, kind, message_id, body, coalesce($1::bigint,"
+        " (extract(epoch FROM statement_timestamp()) * 1000000)::bigint)"
+        " FROM unnest($2::bytea[], $3::integer[], $4::text[], $5::text[], $6::text[], $7::text[])"
+        " AS given (hash, n, source, kind, message_id, body) JOIN numbers USING (n)"
+        " ORDER BY hash ON CONFLICT (hash) DO NOTHING RETURNING hash",
         options.now_us,
         hashes,
+        [numbers[each] for each in hashes],
         *columns,
     )
     new = {hash_ for (hash_,) in found}
@@ -257,7 +282,8 @@ async def _refuse(db: Any, refusals: Sequence[Refusal], options: Options) -> Non
     await db.execute(
         "INSERT INTO refused"
         " (created_at, source, result, request_id, message_id, detail, body)"
-        " SELECT coalesce($1::bigint, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint),"
+        " SELECT coalesce($1::bigint, (extract(epoch FROM statement_timestamp()) * 1000000)"
+        "::bigint),"
         " given.* FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[],"
         " $7::bytea[]) AS given",
         options.now_us,
