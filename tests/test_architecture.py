@@ -372,3 +372,11 @@ def test_supported_methods_are_asked_with_in() -> None:
     assert "self.request.method not in self.SUPPORTED_METHODS" in inspect.getsource(
         RequestHandler._execute
     )
+
+
+def test_the_map_shows_the_house_as_it_is() -> None:
+    # Imported here: the map is drawn by what this file knows of the imports.
+    from .house_map import PAGE, drawn
+
+    page = PAGE.read_text()
+    assert drawn(page) == page, "the map in CONTRIBUTING.md is out of date: draw it with `make map`"

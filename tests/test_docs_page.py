@@ -167,8 +167,11 @@ def test_the_page_shows_every_operation_and_can_call_each(
     assert {path.replace("\u200b", "") for path in shown} == set(document()["paths"])
     for methods in document()["paths"].values():
         for described in methods.values():
-            if described["operationId"] in ("followMessages", "receiveTwilio"):
-                continue  # the first one's answer has no end
+            # A stream has no end, and without ADMIN_TOKEN there is nothing to erase with.
+            if described["operationId"] in ("followMessages", "receiveTwilio") or (
+                described["tags"] == ["erasing"]
+            ):
+                continue
             operation = visited.operation(described["operationId"])
             assert visited.execute(operation, visited.server.url).status == 200
             operation.locator(".response-col_status", has_text="200").first.wait_for()
@@ -218,9 +221,10 @@ def test_a_reader_authorizes_with_the_token(
     assert server.deliver(message()).status == 200
     visited = visit(browser, server)
     visited.page.locator("button.authorize").first.click()
-    visited.page.locator(".auth-container input").fill("let-me-read")
-    visited.page.locator(".auth-container button.authorize").click()
-    visited.page.locator(".btn-done").click()
+    reading = visited.page.locator(".auth-container", has_text="readToken").first
+    reading.locator("input").fill("let-me-read")
+    reading.locator("button.authorize").click()
+    reading.locator(".btn-done").click()
     answer = visited.execute(visited.operation("listMessages"), "/messages?")
     assert answer.status == 200
     assert answer.json()["total"] == 1

@@ -33,6 +33,7 @@ class Outlet:
 
     def owe(self, size: int) -> bool:
         """Reserve bytes for an answer until its client has read it; False: there are none left."""
+        size = min(size, self._unread.limit)  # a larger one goes out when it is alone
         if not self._unread.take(size):
             return False
         self._owed += size
