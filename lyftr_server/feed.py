@@ -31,7 +31,7 @@ class Behind(Exception):
     """The reader was too slow; it may resume from its last place."""
 
 
-class Row:
+class FeedRow:
     """A message and the place behind it; many readers share it. Without a message, other news."""
 
     __slots__ = ("_event", "message", "place")
@@ -50,10 +50,10 @@ class Row:
         return self._event
 
 
-class Batch(NamedTuple):
+class Shown(NamedTuple):
     """Messages with the place behind each. Without any, `place` alone is where the reader is."""
 
-    rows: list[Row]
+    rows: list[FeedRow]
     place: str | None = None
 
 
@@ -64,7 +64,7 @@ class Feed:
         self._store = store
         store.on_erased = self.erased
         self._readers: set[asyncio.Task[object]] = set()
-        self._rows: deque[Row] = deque(maxlen=KEPT_ROWS)
+        self._rows: deque[FeedRow] = deque(maxlen=KEPT_ROWS)
         self._next = 0  # rows seen so far, those that left the deque too
         self._place: str | None = None  # behind the newest row seen
         self._turn = asyncio.Lock()
@@ -91,7 +91,7 @@ class Feed:
             return
         gone = set(ids)
         kept = (
-            Row(row.place, None) if row.message and row.message.message_id in gone else row
+            FeedRow(row.place, None) if row.message and row.message.message_id in gone else row
             for row in self._rows
         )
         self._rows = deque(kept, maxlen=KEPT_ROWS)
@@ -106,7 +106,7 @@ class Feed:
         if self._readers:
             asyncio.get_running_loop().call_later(LEAVE_SECONDS, self._cut)
 
-    async def follow(self, query: MessageQuery, after: str | None) -> AsyncGenerator[Batch, None]:
+    async def follow(self, query: MessageQuery, after: str | None) -> AsyncGenerator[Shown, None]:
         """Yield what fits the query and was stored after a place, or from now on; until end().
 
         Something is yielded every HEARTBEAT_SECONDS at least. Behind; StoreError; Invalid for a
@@ -124,7 +124,7 @@ class Feed:
             fits = _filter(query)
             number = self._next
             if after is None:
-                yield Batch([], self._place)
+                yield Shown([], self._place)
             else:
                 async for batch, number in self._resume(query, after, fits):  # noqa: B007
                     yield batch
@@ -138,16 +138,16 @@ class Feed:
 
     async def _resume(
         self, query: MessageQuery, after: str, fits: Callable[[Message], bool]
-    ) -> AsyncGenerator[tuple[Batch, int], None]:
+    ) -> AsyncGenerator[tuple[Shown, int], None]:
         """Yield what the store has, until the feed's own rows go on from there: from a number."""
         while not self._ended:
             await self._catch_up()
             number, place = self._next, self._place
             messages, places = await self._store.follow(query, after, READ_ROWS)
-            rows = list(map(Row, places, messages))
+            rows = list(map(FeedRow, places, messages))
             if len(rows) == READ_ROWS:
                 after = places[-1]
-                yield Batch(rows), number
+                yield Shown(rows), number
                 continue
             # What was stored between the two reads is in both. Once the feed has caught up with
             # the second, all that it sees later is new.
@@ -159,12 +159,12 @@ class Feed:
                 if row.message is None or row.message.message_id not in known
                 if _shown(row, fits)
             ]
-            yield Batch(rows, None if rows else place), self._next
+            yield Shown(rows, None if rows else place), self._next
             return
 
     async def _live(
         self, number: int, fits: Callable[[Message], bool]
-    ) -> AsyncGenerator[Batch, None]:
+    ) -> AsyncGenerator[Shown, None]:
         silent_since = asyncio.get_running_loop().time()
         while not self._ended:
             moved = self._moved
@@ -174,16 +174,16 @@ class Feed:
                     rows = [row for row in rows if _shown(row, fits)]
                 number = self._next
                 if rows:
-                    yield Batch(rows)
+                    yield Shown(rows)
                     silent_since = asyncio.get_running_loop().time()
                     continue
             if asyncio.get_running_loop().time() - silent_since >= HEARTBEAT_SECONDS:
-                yield Batch([], self._place)
+                yield Shown([], self._place)
                 silent_since = asyncio.get_running_loop().time()
                 continue
             await moved.wait()
 
-    def _since(self, number: int) -> list[Row]:
+    def _since(self, number: int) -> list[FeedRow]:
         first = self._next - len(self._rows)
         if number < first:
             raise Behind
@@ -212,7 +212,7 @@ class Feed:
             while True:
                 messages, places = await self._store.follow(_EVERYTHING, self._place, READ_ROWS)
                 for message, self._place in zip(messages, places, strict=True):
-                    self._rows.append(Row(self._place, message))
+                    self._rows.append(FeedRow(self._place, message))
                 self._next += len(messages)
                 if len(messages) < READ_ROWS:
                     return
@@ -236,12 +236,12 @@ class Feed:
             task.cancel()
 
 
-def _erased(place: str, message_id: str) -> Row:
+def _erased(place: str, message_id: str) -> FeedRow:
     data = json.dumps({"message_id": message_id}, ensure_ascii=False)
-    return Row(place, None, f"event: erased\nid: {place}\ndata: {data}\n\n".encode())
+    return FeedRow(place, None, f"event: erased\nid: {place}\ndata: {data}\n\n".encode())
 
 
-def _shown(row: Row, fits: Callable[[Message], bool]) -> bool:
+def _shown(row: FeedRow, fits: Callable[[Message], bool]) -> bool:
     """Whether a reader is told: of what fits, and of all that was erased."""
     return bool(row.event) if row.message is None else fits(row.message)
 

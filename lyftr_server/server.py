@@ -36,19 +36,19 @@ class Unstartable(Exception):
 
 
 def run(
-    settings: Config, output: Output, lines: JsonLines, limits: http1.Limits | None = None
+    settings: Config, output: Output, lines: JsonLines, limits: http1.ClientLimits | None = None
 ) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status. Unstartable when it cannot begin."""
-    limits = limits or http1.Limits(
+    limits = limits or http1.ClientLimits(
         body_bytes=settings.max_body_bytes, budget_bytes=settings.body_budget_bytes
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_Service(settings, output, lines, limits).run())
+        return runner.run(_Process(settings, output, lines, limits).run())
 
 
-class _Service:
+class _Process:
     def __init__(
-        self, settings: Config, output: Output, lines: JsonLines, limits: http1.Limits
+        self, settings: Config, output: Output, lines: JsonLines, limits: http1.ClientLimits
     ) -> None:
         self._config = settings
         self._output = output

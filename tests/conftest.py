@@ -307,7 +307,7 @@ def client(
     """The application on a port of its own."""
 
     async def listen() -> tuple[http1.Server, int]:
-        server = http1.Server(app, http1.Limits(body_bytes=settings.max_body_bytes))
+        server = http1.Server(app, http1.ClientLimits(body_bytes=settings.max_body_bytes))
         app.load = server.load
         return server, await server.listen("127.0.0.1", 0)
 

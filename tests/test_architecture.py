@@ -222,6 +222,41 @@ def test_no_files_of_http1_import_one_another_in_a_circle() -> None:
     )
 
 
+# -- size, and names
+
+MOST_LINES = 300
+# What is larger yet; nothing joins it.
+LARGER = {"store/sqlite/search.py", "store/sqlite/schema.py", "store/sqlite/store.py"}
+
+
+def test_a_file_has_one_reason_to_change() -> None:
+    sizes = {
+        str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for _, path in parts()
+    }
+    large = {name for name, lines in sizes.items() if lines > MOST_LINES}
+    assert large <= LARGER, (
+        f"a file of more than {MOST_LINES} lines holds two things: the one that the other does not"
+        " need to know belongs in a file of its own beside it"
+    )
+
+
+def test_a_name_means_one_thing() -> None:
+    """Two engines may each have what the other has; nothing else shares a name."""
+    homes: dict[str, list[str]] = {}
+    for _, path in parts():
+        file = str(path.relative_to(PACKAGE))
+        for engine in ENGINES:
+            file = file.replace(f"store/{engine}/", "store/ENGINE/")
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name.lstrip("_"), []).append(file)
+    bad = {name: files for name, files in homes.items() if len(set(files)) > 1}
+    assert bad == {}, (
+        "two classes of one name: what is the same thing belongs in the lower of the two layers,"
+        " what is another wants a name that says so"
+    )
+
+
 @pytest.mark.parametrize("library", HOMES)
 def test_each_library_has_one_home(library: str) -> None:
     found = [each for each in imports() if each.module.partition(".")[0] == library]
@@ -238,7 +273,7 @@ def test_the_environment_is_read_in_one_place() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv")
     }
-    assert readers == {"config"}, "a variable belongs in config.py, which checks and describes it"
+    assert readers == {"config"}, "a variable belongs in config/, which checks and describes it"
 
 
 def test_nothing_is_asserted_outside_of_tests() -> None:

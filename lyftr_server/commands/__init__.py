@@ -8,6 +8,10 @@ from ..config import setting
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
+class CommandError(Exception):
+    """It must not or cannot be done; the words are for the person at the command line."""
+
+
 # A server that listens on any address answers on the loopback one.
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing binds here
 

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 from ..config import ConfigError, database_file
-from . import Commands, add
-from .output import Refused, replacing
+from . import CommandError, Commands, add
+from .output import replacing
 from .progress import Progress, megabytes
 
 KEPT = "lyftr-"
@@ -43,7 +43,7 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     # Importing the store takes as long as all the rest: the other commands do not wait for it.
     from ..store import StoreError, Unopenable
-    from ..store.sqlite.offline import Source, check_copy, copy
+    from ..store.sqlite.offline import DatabaseFile, check_copy, copy
 
     progress = Progress(megabytes)
     target = Path(options.file)
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
             replacing(
                 target, database=database, force=options.force, makes_database=True
             ) as temporary,
-            Source(database) as source,
+            DatabaseFile(database) as source,
         ):
             messages = source.run(
                 copy,
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
             )
             progress.step("checking the copy")
             check_copy(temporary, messages, progress.tick)
-    except (ConfigError, Refused, Unopenable) as error:
+    except (ConfigError, CommandError, Unopenable) as error:
         return _failed(progress, 2, str(error))
     except (StoreError, OSError) as error:
         return _failed(progress, 1, str(error))

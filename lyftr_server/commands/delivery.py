@@ -7,11 +7,11 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPException
 from typing import NamedTuple
-from urllib.parse import urlsplit
 from zlib import crc32
 
+from .address import Address, reason, words
 from .progress import Progress
 
 TIMEOUT_SECONDS = 30.0
@@ -27,35 +27,6 @@ _LATER = {408, 429}
 # The headers that prove a body.
 Prove = Callable[[bytes], dict[str, str]]
 _RESULTS = ("created", "duplicate", "conflict")
-
-
-class Target(NamedTuple):
-    """Where deliveries go."""
-
-    secure: bool
-    host: str
-    port: int | None
-    path: str
-
-    @classmethod
-    def parse(cls, url: str, route: str = "/webhook") -> "Target":
-        """Return this route of the server at `url`, which may name it already. ValueError."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"--url must look like http://127.0.0.1:8000, not {url}")
-        if parts.query or parts.fragment or parts.username is not None:
-            raise ValueError("--url must be a server's address, without user, query and fragment")
-        path = parts.path.rstrip("/").removesuffix(route) + route
-        return cls(parts.scheme == "https", parts.hostname, parts.port, path)
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        port = f":{self.port}" if self.port else ""
-        return f"http{'s' * self.secure}://{host}{port}{self.path}"
-
-    def connection(self) -> HTTPConnection:
-        kind = HTTPSConnection if self.secure else HTTPConnection
-        return kind(self.host, self.port, timeout=TIMEOUT_SECONDS)
 
 
 class Answer(NamedTuple):
@@ -108,9 +79,9 @@ class _Line(NamedTuple):
 class Deliveries:
     """Sends lines; `tally` has what became of them."""
 
-    def __init__(self, target: Target, prove: Prove, *, retries: int, progress: Progress) -> None:
+    def __init__(self, address: Address, prove: Prove, *, retries: int, progress: Progress) -> None:
         self.tally = Tally()
-        self._target = target
+        self._address = address
         self._prove = prove
         self._retries = retries
         self._progress = progress
@@ -123,8 +94,8 @@ class Deliveries:
         """Send each line that is not blank. `size`: of all lines, for the progress."""
         self._size = size
         read = 0
-        lanes = [
-            _Lane(self._target, self._prove, self._stop, self._send) for _ in range(concurrency)
+        couriers = [
+            _Courier(self._address, self._prove, self._stop, self._send) for _ in range(concurrency)
         ]
         try:
             for number, line in enumerate(lines, 1):
@@ -133,34 +104,34 @@ class Deliveries:
                     continue
                 read += 1
                 if not self.stopped():  # the rest is only counted
-                    # The lines of one message stay in their order: they share a lane.
-                    lane = lanes[crc32(_message_id(body)) % concurrency]
-                    lane.put(_Line(number, body))
-            for lane in lanes:
-                lane.put(None)
-            for lane in lanes:
-                lane.join()
+                    # The lines of one message stay in their order: they share a courier.
+                    courier = couriers[crc32(_message_id(body)) % concurrency]
+                    courier.put(_Line(number, body))
+            for courier in couriers:
+                courier.put(None)
+            for courier in couriers:
+                courier.join()
         finally:
             self._stop.set()
-            for lane in lanes:
-                lane.end()
+            for courier in couriers:
+                courier.end()
         if self.tally.gave_up:
             self.tally.give_up(read)
-        for lane in lanes:
-            if lane.error is not None:
-                raise lane.error
+        for courier in couriers:
+            if courier.error is not None:
+                raise courier.error
 
     def stopped(self) -> bool:
         """Tell whether no more will be sent."""
         return self._stop.is_set()
 
-    def _send(self, lane: "_Lane", line: _Line) -> None:
-        """Deliver one line, and count what became of it; runs in a lane's thread."""
+    def _send(self, courier: "_Courier", line: _Line) -> None:
+        """Deliver one line, and count what became of it; runs in a courier's thread."""
         wait = FIRST_WAIT_SECONDS
         for left in range(self._retries, -1, -1):
             pause, wait = wait, min(2 * wait, LONGEST_WAIT_SECONDS)
             try:
-                answer = lane.post(line.body)
+                answer = courier.post(line.body)
             except (Unreachable, Dropped) as error:
                 if not left and not self._stop.is_set():
                     self._unanswered(line, error)
@@ -203,9 +174,9 @@ class Deliveries:
         """End it all; the line has an `outcome` only when it was answered."""
         with self._lock:
             if self.tally.gave_up:
-                return  # one lane has said so
+                return  # one courier has said so
             self._progress.note(f"line {line.number}: {why}")
-            self._progress.note(f"giving up: {reason}; the rest is not sent to {self._target}")
+            self._progress.note(f"giving up: {reason}; the rest is not sent to {self._address}")
             self.tally.gave_up = True
             self._stop.set()
             if outcome is not None:
@@ -218,22 +189,22 @@ class Deliveries:
         self._progress.update(self.tally.lines, share)
 
 
-class _Lane:
+class _Courier:
     """One connection and its thread, with the lines that wait for it."""
 
     def __init__(
         self,
-        target: Target,
+        address: Address,
         prove: Prove,
         stop: threading.Event,
-        send: "Callable[[_Lane, _Line], None]",
+        send: "Callable[[_Courier, _Line], None]",
     ) -> None:
         self.error: Exception | None = None
-        self._path = target.path
+        self._path = address.path
         self._prove = prove
         self._stop = stop
         self._send = send
-        self._connection = target.connection()
+        self._connection = address.connection(TIMEOUT_SECONDS)
         self._lines: queue.Queue[_Line | None] = queue.Queue(WAITING_LINES)
         # A daemon: an answer that never comes must not keep an interrupted command.
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -284,12 +255,12 @@ class _Lane:
             raise Unreachable(f"nothing within {TIMEOUT_SECONDS:.0f} s") from error
         except (OSError, HTTPException) as error:
             self._connection.close()
-            raise Dropped(_words(error)) from error
+            raise Dropped(words(error)) from error
         retry_after = answer.getheader("Retry-After", "")
         return Answer(
             answer.status,
             answer.getheader("X-Result"),
-            _detail(content) or answer.reason,
+            reason(answer, content),
             min(int(retry_after), LONGEST_RETRY_AFTER_SECONDS) if retry_after.isdecimal() else 0,
         )
 
@@ -298,7 +269,7 @@ class _Lane:
             self._connection.connect()
         except OSError as error:
             self._connection.close()
-            raise Unreachable(_words(error)) from error
+            raise Unreachable(words(error)) from error
 
 
 def _later(status: int) -> bool:
@@ -312,22 +283,3 @@ def _message_id(body: bytes) -> bytes:
     except (ValueError, LookupError, TypeError, RecursionError):
         return body
     return found.encode("utf-8", "surrogatepass") if isinstance(found, str) else body
-
-
-def _detail(content: bytes) -> str:
-    """Return the reason in the server's answer; "" when it has none."""
-    try:
-        detail = json.loads(content)["detail"]
-    except (ValueError, LookupError, TypeError):
-        return ""
-    if not isinstance(detail, list):
-        return str(detail)
-    try:
-        # ["body", "from"]: the field is what the sender of the file looks for.
-        return "; ".join(f"{fault['loc'][-1]} {fault['msg']}" for fault in detail)
-    except (LookupError, TypeError):
-        return str(detail)
-
-
-def _words(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__

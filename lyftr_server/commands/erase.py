@@ -3,11 +3,12 @@
 import argparse
 import json
 import sys
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from urllib.parse import quote, urlsplit
+from http.client import HTTPException
+from urllib.parse import quote
 
 from ..config import ConfigError, setting
-from . import Commands, add, server_address
+from . import Commands, add
+from .address import Address, reason, words
 
 _DETAILS = """\
 Asks the server at --url (HOST and PORT, if not given) to erase every message from or to NUMBER,
@@ -36,45 +37,28 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     try:
-        connection, path = _target(options.url)
-        token = setting("ADMIN_TOKEN") or setting("ADMIN_TOKEN_FILE")
+        address = Address.of_server(options.url)
+        token = setting("ADMIN_TOKEN")
         if token is None:
             raise ConfigError({"ADMIN_TOKEN": "must be set to the server's"})
     except (ConfigError, ValueError) as error:
         return _failed(2, str(error))
+    connection = address.connection(None)  # an erasure may take minutes
     method = "GET" if options.dry_run else "DELETE"
-    target = f"{path}/people/{quote(options.number, safe='')}"
+    path = f"{address.path}/people/{quote(options.number, safe='')}"
     try:
-        connection.request(method, target, headers={"Authorization": f"Bearer {token}"})
+        connection.request(method, path, headers={"Authorization": f"Bearer {token}"})
         answer = connection.getresponse()
         content = answer.read()
     except (OSError, HTTPException) as error:
-        return _failed(1, str(error) or type(error).__name__)
+        return _failed(1, words(error))
     finally:
         connection.close()
     if answer.status != 200:
-        return _failed(1, f"{answer.status} {_detail(content) or answer.reason}")
+        return _failed(1, f"{answer.status} {reason(answer, content)}")
     counts = ", ".join(f"{name} {n}" for name, n in json.loads(content).items())
     print(f"{'would erase' if options.dry_run else 'erased'}: {counts}")
     return 0
-
-
-def _target(url: str | None) -> tuple[HTTPConnection, str]:
-    """Return a connection to the server, and what its paths begin with. ValueError."""
-    if url is None:
-        return HTTPConnection(*server_address()), ""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"--url must look like http://127.0.0.1:8000, not {url}")
-    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    return kind(parts.hostname, parts.port), parts.path.rstrip("/")
-
-
-def _detail(content: bytes) -> str:
-    try:
-        return str(json.loads(content)["detail"])
-    except (ValueError, LookupError, TypeError):
-        return ""
 
 
 def _failed(status: int, why: str) -> int:

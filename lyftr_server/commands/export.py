@@ -7,8 +7,8 @@ from typing import BinaryIO
 
 from ..config import ConfigError, database_file
 from ..schema import Invalid, MessageQuery, parse_query
-from . import Commands, add
-from .output import Refused, replacing
+from . import CommandError, Commands, add
+from .output import replacing
 from .progress import Progress
 
 _FILTERS = ("from", "since", "q")
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
                 _export(database, query, file, Progress())
     except Invalid as error:
         return _failed(2, "; ".join(f"--{fault.loc[-1]} {fault.msg}" for fault in error.faults))
-    except (ConfigError, Refused, Unopenable) as error:
+    except (ConfigError, CommandError, Unopenable) as error:
         return _failed(2, str(error))
     except BrokenPipeError:
         raise  # main() knows what to do
@@ -82,11 +82,11 @@ def _query(options: argparse.Namespace) -> MessageQuery:
 
 
 def _export(database: Path, query: MessageQuery, file: BinaryIO, progress: Progress) -> None:
-    from ..store.sqlite.offline import Source, count, require_current, rows
+    from ..store.sqlite.offline import DatabaseFile, count, require_current, rows
 
     done = 0
     try:
-        with Source(database) as source:
+        with DatabaseFile(database) as source:
             source.run(require_current)
             total = count(source, query) if progress.shown else None
             for chunk in rows(source, query):

@@ -4,19 +4,18 @@ import json
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, NamedTuple
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
+
+from . import CommandError
+from .address import Address, reason, words
 
 # The server says something every 15 s.
 SILENCE_SECONDS = 45.0
 FIRST_WAIT_SECONDS = 0.25
 LONGEST_WAIT_SECONDS = 10.0
 BEGINNING = "0"  # the place before every message
-
-
-class Refused(Exception):
-    """The server will never answer this; the words are for the person at the command line."""
 
 
 class Followed(NamedTuple):
@@ -26,35 +25,12 @@ class Followed(NamedTuple):
     row: dict[str, Any] | None
 
 
-class Server(NamedTuple):
-    """Where a server of ours is."""
-
-    secure: bool
-    host: str
-    port: int | None
-    path: str
-
-    @classmethod
-    def parse(cls, url: str) -> "Server":
-        """Return the server at `url`. ValueError."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"--url must look like http://127.0.0.1:8000, not {url}")
-        if parts.query or parts.fragment or parts.username is not None:
-            raise ValueError("--url must be a server's address, without user, query and fragment")
-        return cls(parts.scheme == "https", parts.hostname, parts.port, parts.path.rstrip("/"))
-
-    def connection(self, seconds: float) -> HTTPConnection:
-        kind = HTTPSConnection if self.secure else HTTPConnection
-        return kind(self.host, self.port, timeout=seconds)
-
-
 class Follower:
     """Yields what is stored, in that order, each message once, for as long as anybody asks."""
 
     def __init__(
         self,
-        server: Server,
+        server: Address,
         filters: Mapping[str, str],
         *,
         token: str | None,
@@ -73,7 +49,7 @@ class Follower:
         self._troubled = False
 
     def follow(self) -> Iterator[Followed]:
-        """Yield messages until stopped. Refused."""
+        """Yield messages until stopped. CommandError."""
         wait = FIRST_WAIT_SECONDS
         while not self._stop.is_set():
             connection = self._server.connection(SILENCE_SECONDS)
@@ -84,7 +60,7 @@ class Follower:
                     yield followed
                 why = "the stream has ended"
             except (OSError, HTTPException) as error:
-                why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+                why = words(error)
             finally:
                 connection.close()
             # A stream that ends well is a server that stops: it may be back in a moment.
@@ -106,9 +82,9 @@ class Follower:
         connection.request("GET", f"{path}?{query}" if query else path, headers=self._headers)
         answer = connection.getresponse()
         if answer.status != 200:
-            why = _reason(answer)
+            why = f"{answer.status} {reason(answer, answer.read())}"
             if 400 <= answer.status < 500 and answer.status not in (408, 429):
-                raise Refused(why)
+                raise CommandError(why)
             raise HTTPException(why)
         fields: dict[str, str] = {}
         for line in _lines(answer):
@@ -130,14 +106,3 @@ def _lines(answer: HTTPResponse) -> Iterator[str]:
         if not line.endswith(b"\n"):
             return
         yield line.rstrip(b"\r\n").decode()
-
-
-def _reason(answer: HTTPResponse) -> str:
-    content = answer.read()
-    try:
-        detail = json.loads(content)["detail"]
-        if isinstance(detail, list):
-            detail = "; ".join(f"{fault['loc'][-1]} {fault['msg']}" for fault in detail)
-    except (ValueError, LookupError, TypeError):
-        detail = answer.reason
-    return f"{answer.status} {detail}"

@@ -9,9 +9,11 @@ from pathlib import Path
 from types import FrameType
 
 from ..config import ConfigError, setting
-from . import Commands, add, server_url
-from .following import BEGINNING, Follower, Refused, Server
-from .handing import POLL_SECONDS, Hands, Position, Target
+from . import CommandError, Commands, add
+from .address import Address
+from .following import BEGINNING, Follower
+from .handing import POLL_SECONDS, Hands
+from .place_file import PlaceFile
 from .progress import Progress
 
 _DETAILS = """\
@@ -73,13 +75,13 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     progress = Progress()
     try:
-        key: bytes | None = setting("FORWARD_SECRET") or setting("FORWARD_SECRET_FILE")
+        key: bytes | None = setting("FORWARD_SECRET")
         if key is None:
             raise ConfigError({"FORWARD_SECRET": "must be set to the key to sign with"})
-        token = setting("READ_TOKEN") or setting("READ_TOKEN_FILE")
-        server = Server.parse(options.url or server_url())
-        target = Target.parse(options.to)
-        position = Position(Path(options.position))
+        token = setting("READ_TOKEN")
+        server = Address.of_server(options.url)
+        receiver = Address.of_receiver(options.to)
+        position = PlaceFile(Path(options.position))
         place = position.read()
     except BlockingIOError:
         return _failed(2, f"{options.position}: another forward is using it")
@@ -90,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
     if place is None and options.all:
         place = BEGINNING
     note = _Notes(progress)
-    hands = Hands(target, key, patience_seconds=options.patience, note=note)
+    hands = Hands(receiver, key, patience_seconds=options.patience, note=note)
     given = vars(options)
     follower = Follower(
         server,
@@ -103,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
     return _forward(follower, hands, position, progress)
 
 
-def _forward(follower: Follower, hands: Hands, position: Position, progress: Progress) -> int:
+def _forward(follower: Follower, hands: Hands, position: PlaceFile, progress: Progress) -> int:
     """Move the position as messages are taken, until something ends it; return the status."""
     ended = False
 
@@ -116,7 +118,7 @@ def _forward(follower: Follower, hands: Hands, position: Position, progress: Pro
         try:
             for place, row in follower.follow():
                 hands.put(place, row)
-        except Refused as error:
+        except CommandError as error:
             hands.failed = str(error)
         except Exception as error:  # our own mistake must not look like a server that is silent
             hands.failed = f"{type(error).__name__}: {error}"
@@ -144,7 +146,7 @@ def _forward(follower: Follower, hands: Hands, position: Position, progress: Pro
     return 0
 
 
-def _keep(hands: Hands, position: Position) -> None:
+def _keep(hands: Hands, position: PlaceFile) -> None:
     place = hands.advance()
     if place is not None:
         position.write(place)

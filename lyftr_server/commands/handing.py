@@ -1,23 +1,20 @@
 """Hands messages on by webhook: signed, in order for each sender, again until they are taken."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
 import queue
 import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from http.client import HTTPConnection, HTTPException
+from typing import Any
 from zlib import crc32
 
 from ..signature import sign_standard
+from .address import Address, words
 
 TIMEOUT_SECONDS = 30.0
 FIRST_WAIT_SECONDS = 0.5
@@ -29,69 +26,8 @@ WINDOW = 256
 POLL_SECONDS = 0.2
 
 
-class Position:
-    """A file with the place behind the last message that was taken; one program at a time has it.
-
-    It is replaced whole and synced, the folder too: after a power cut it is the old or the new.
-    """
-
-    def __init__(self, path: Path) -> None:
-        """OSError when the file cannot be had; BlockingIOError when another program has it."""
-        self._path = path
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self._lock = os.open(path.with_name(f"{path.name}.lock"), flags, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def read(self) -> str | None:
-        """Return the place, None when there is no file. ValueError when it holds something else."""
-        try:
-            place = self._path.read_text("utf-8").strip()
-        except FileNotFoundError:
-            return None
-        if not place or len(place) > 1000 or not place.isprintable():
-            raise ValueError(f"{self._path} holds no position")
-        return place
-
-    def write(self, place: str) -> None:
-        new = self._path.with_name(f"{self._path.name}.new")
-        with new.open("w", encoding="utf-8") as file:
-            file.write(f"{place}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-class Target(NamedTuple):
-    """Where messages are posted. Redirects are not followed: who answers is whom we were told."""
-
-    secure: bool
-    host: str
-    port: int | None
-    path: str
-
-    @classmethod
-    def parse(cls, url: str) -> "Target":
-        """ValueError."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or not url.isascii():
-            raise ValueError(f"--to must look like https://example.com/hooks, not {url}")
-        if parts.fragment or parts.username is not None:
-            raise ValueError("--to must be without user and fragment")
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        return cls(parts.scheme == "https", parts.hostname, parts.port, path)
-
-    def connection(self) -> HTTPConnection:
-        kind = HTTPSConnection if self.secure else HTTPConnection
-        return kind(self.host, self.port, timeout=TIMEOUT_SECONDS)
-
-
-class Stopped(Exception):
-    """No more is to be sent; the words say why, where a person has to know."""
+class _NoMore(Exception):
+    """No more is to be sent."""
 
 
 class _Handed:
@@ -110,7 +46,7 @@ class Hands:
 
     def __init__(
         self,
-        target: Target,
+        receiver: Address,
         key: bytes,
         *,
         patience_seconds: float | None,
@@ -120,7 +56,7 @@ class Hands:
         self.gone = False  # the target wants no more (410)
         self.failed: str | None = None  # why it is over otherwise
         self.stop = threading.Event()
-        self._target = target
+        self._receiver = receiver
         self._key = key
         self._patience_seconds = patience_seconds
         self._note = note
@@ -157,13 +93,13 @@ class Hands:
         return len(self._ledger)
 
     def _run(self, lane: "queue.SimpleQueue[_Handed]") -> None:
-        connection = self._target.connection()
+        connection = self._receiver.connection(TIMEOUT_SECONDS)
         try:
             while not self.stop.is_set():
                 with contextlib.suppress(queue.Empty):
                     handed = lane.get(timeout=POLL_SECONDS)
                     self._hand(connection, handed)
-        except Stopped:
+        except _NoMore:
             pass
         except Exception as error:  # our own mistake must not look like a target that is slow
             self.failed = f"{type(error).__name__}: {error}"
@@ -173,7 +109,7 @@ class Hands:
             connection.close()
 
     def _hand(self, connection: HTTPConnection, handed: _Handed) -> None:
-        """Post one until it is taken. Stopped."""
+        """Post one until it is taken. _NoMore."""
         began = time.monotonic()
         wait = FIRST_WAIT_SECONDS
         row = handed.row or {}
@@ -190,19 +126,19 @@ class Hands:
             if status == 410:
                 self.gone = True
                 self.stop.set()
-                raise Stopped
+                raise _NoMore
             waited = time.monotonic() - began
             if self._patience_seconds is not None and waited >= self._patience_seconds:
                 self.failed = f"{row['message_id']!r}: {why}, for {waited:.0f} s"
                 self.stop.set()
-                raise Stopped
+                raise _NoMore
             if not troubled:
                 troubled = True
                 self._note(f"{row['message_id']!r}: {why}; trying again")
             # Each a little different: many that failed together do not come back together.
             pause = max(wait * random.uniform(0.5, 1), retry_after)  # noqa: S311 - no secret
             if self.stop.wait(pause):
-                raise Stopped
+                raise _NoMore
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 
     def _post(self, connection: HTTPConnection, row: dict[str, Any]) -> tuple[int, str, float]:
@@ -217,16 +153,16 @@ class Hands:
             "webhook-signature": sign_standard(self._key, webhook_id, timestamp, body),
         }
         try:
-            connection.request("POST", self._target.path, body, headers)
+            connection.request("POST", self._receiver.path, body, headers)
             answer = connection.getresponse()
             answer.read()
         except (OSError, HTTPException) as error:
             connection.close()
-            return 0, getattr(error, "strerror", None) or str(error) or type(error).__name__, 0.0
+            return 0, words(error), 0.0
         after = answer.getheader("Retry-After", "")
         seconds = float(after) if after.isascii() and after.isdigit() and len(after) < 9 else 0.0
-        words = f"{answer.status} {answer.reason}".strip()
-        return answer.status, words, min(seconds, LONGEST_RETRY_AFTER_SECONDS)
+        said = f"{answer.status} {answer.reason}".strip()
+        return answer.status, said, min(seconds, LONGEST_RETRY_AFTER_SECONDS)
 
 
 def id_of(message_id: str) -> str:

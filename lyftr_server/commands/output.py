@@ -8,9 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-
-class Refused(Exception):
-    """The file must not be written there; the words are for the person at the command line."""
+from . import CommandError
 
 
 @contextmanager
@@ -22,7 +20,7 @@ def replacing(
     The new file is the owner's alone. Whatever ends the block otherwise takes it away, SIGTERM
     too. `database`: what must not be replaced. `makes_database`: what SQLite would apply to one of
     this name goes away with the old file.
-    Refused; OSError.
+    CommandError; OSError.
     """
     target = target.resolve()  # through a link, to what it points at
     left = tuple(beside(target)) if makes_database else ()
@@ -56,20 +54,20 @@ def _check(target: Path, database: Path | None, force: bool, left: Sequence[Path
         database = database.resolve()
         own = {database.with_name(database.name + end) for end in ("", "-wal", "-shm", "-lock")}
         if target in own:
-            raise Refused(f"{target} belongs to the database itself")
+            raise CommandError(f"{target} belongs to the database itself")
     if not target.parent.is_dir():
-        raise Refused(f"{target.parent} is no folder")
+        raise CommandError(f"{target.parent} is no folder")
     for each in left:
         if each.exists() and not force:
-            raise Refused(f"{each} is there, of another database; --force removes it")
+            raise CommandError(f"{each} is there, of another database; --force removes it")
     if not target.exists():
         return
     if not target.is_file():
-        raise Refused(f"{target} is there and is no plain file")
+        raise CommandError(f"{target} is there and is no plain file")
     if database is not None and database.exists() and target.samefile(database):
-        raise Refused(f"{target} is the database itself")
+        raise CommandError(f"{target} is the database itself")
     if not force:
-        raise Refused(f"{target} is there already; --force replaces it")
+        raise CommandError(f"{target} is there already; --force replaces it")
 
 
 def _sync(path: Path) -> None:

@@ -6,9 +6,9 @@ import stat
 import time
 from pathlib import Path
 
-from ..config import ConfigError, setting
-from . import Commands, add
-from .output import Refused, beside, replacing
+from ..config import ConfigError, database_file
+from . import CommandError, Commands, add
+from .output import beside, replacing
 from .progress import Progress, megabytes
 
 _DETAILS = """\
@@ -44,15 +44,15 @@ def run(options: argparse.Namespace) -> int:
     progress = Progress(megabytes)
     held = None
     try:
-        database: Path = setting("DATABASE_URL").resolve()
+        database = database_file().resolve()
         if not database.parent.is_dir():
-            raise Refused(f"{database.parent} is no folder")
+            raise CommandError(f"{database.parent} is no folder")
         held = lock(database)
         owner = _owner(database)
         messages, kept = _restore(Path(options.file), database, owner, progress)
         # Root's lock would keep the service out.
         _own(database.with_name(database.name + "-lock"), owner)
-    except (ConfigError, Refused, Unopenable) as error:
+    except (ConfigError, CommandError, Unopenable) as error:
         return _failed(progress, 2, str(error))
     except (StoreError, OSError) as error:
         return _failed(progress, 1, str(error))
@@ -69,13 +69,13 @@ def _restore(
     source_path: Path, database: Path, owner: os.stat_result, progress: Progress
 ) -> tuple[int, Path | None]:
     """Return how many messages there are now, and the name of what was there before."""
-    from ..store.sqlite.offline import Source, check_copy, copy
+    from ..store.sqlite.offline import DatabaseFile, check_copy, copy
 
     if source_path.exists() and database.exists() and source_path.samefile(database):
-        raise Refused(f"{source_path} is the database itself")
+        raise CommandError(f"{source_path} is the database itself")
     kept = None
     # The new file is whole, checked, synced and owned before the old one moves.
-    with replacing(database, database=None) as temporary, Source(source_path) as source:
+    with replacing(database, database=None) as temporary, DatabaseFile(source_path) as source:
         messages = source.run(
             copy,
             temporary,
@@ -106,7 +106,7 @@ def _put_aside(database: Path) -> Path | None:
         f"{database.name}.before-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     )
     if kept.exists():
-        raise Refused(f"{kept} is there already; try again in a second")
+        raise CommandError(f"{kept} is there already; try again in a second")
     found = database.exists()
     for name in (*beside(database), database):
         if name.name.endswith("-shm"):

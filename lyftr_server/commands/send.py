@@ -11,8 +11,9 @@ from typing import BinaryIO
 
 from ..config import ConfigError, secret, setting
 from ..sources import SOURCES
-from . import Commands, add, server_url
-from .delivery import POLL_SECONDS, Deliveries, Target
+from . import Commands, add
+from .address import Address
+from .delivery import POLL_SECONDS, Deliveries
 from .progress import Progress
 
 CHUNK_BYTES = 1 << 16
@@ -88,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         kind = _KINDS[options.sender]
         key = secret(kind.variable)
-        target = Target.parse(options.url or server_url(), kind.route)
+        address = Address.of_server(options.url, kind.route)
         public_url = setting("PUBLIC_URL")
         file = _open(options.file)
     except (ConfigError, ValueError) as error:
@@ -96,13 +97,13 @@ def run(options: argparse.Namespace) -> int:
     except OSError as error:
         return _failed(f"{options.file}: {error.strerror}")
     progress = Progress()
-    url = f"{public_url}{kind.route}" if public_url else str(target)
+    url = f"{public_url}{kind.route}" if public_url else str(address)
 
     def prove(body: bytes) -> dict[str, str]:
         # When it is sent: the time is a part of some signatures.
         return kind.sign(key, body, url, time.time())
 
-    deliveries = Deliveries(target, prove, retries=options.retries, progress=progress)
+    deliveries = Deliveries(address, prove, retries=options.retries, progress=progress)
     try:
         with file:
             size = _size(file)

@@ -9,8 +9,9 @@ from shutil import get_terminal_size
 from typing import Any
 
 from ..config import ConfigError, environment, setting
-from . import Commands, add, server_url
-from .following import Follower, Refused, Server
+from . import CommandError, Commands, add
+from .address import Address
+from .following import Follower
 
 _FILTERS = ("from", "since", "q")
 
@@ -51,8 +52,8 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     try:
-        server = Server.parse(options.url or server_url())
-        token = setting("READ_TOKEN") or setting("READ_TOKEN_FILE")
+        server = Address.of_server(options.url)
+        token = setting("READ_TOKEN")
         plain = "NO_COLOR" in environment()
     except (ConfigError, ValueError) as error:
         return _failed(2, str(error))
@@ -71,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         for _, row in follower.follow():
             if row is not None:
                 write(row)
-    except Refused as error:
+    except CommandError as error:
         return _failed(1, str(error))
     return 0
 

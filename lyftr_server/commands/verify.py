@@ -44,7 +44,7 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     # Importing the store takes as long as all the rest: the other commands do not wait for it.
     from ..store import StoreError, Unopenable
-    from ..store.sqlite.offline import Source, repair, verify
+    from ..store.sqlite.offline import DatabaseFile, repair, verify
 
     progress = Progress()
     try:
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         if options.repair:
             repair(path, progress.step, progress.tick)
         progress.step("checking")
-        with Source(path) as source:
+        with DatabaseFile(path) as source:
             messages, problems = verify(source, not options.quick, progress.tick)
     except (ConfigError, Unopenable) as error:
         return _failed(progress, 2, str(error))

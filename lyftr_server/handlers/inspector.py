@@ -74,14 +74,14 @@ class InspectorFileHandler(BaseHandler):
         await self.reply_in_pieces(body, [("Content-Type", content_type), caching, *_SAFE])
 
 
-class _Files(NamedTuple):
+class _PageFiles(NamedTuple):
     page: bytes
     version: str
     bodies: dict[str, bytes]
 
 
 @cache
-def _files() -> _Files:
+def _files() -> _PageFiles:
     """Return the page and its files. Read when asked for first: most servers show no page."""
     paths = sorted(path for path in _FOLDER.iterdir() if path.suffix in _TYPES)
     bodies = {path.name: path.read_bytes() for path in paths}
@@ -95,4 +95,4 @@ def _files() -> _Files:
     page = (_FOLDER / "index.html").read_text("utf-8")
     page = page.replace("</head>", f"{preloads}\n</head>")
     page = page.replace("inspector/assets/", f"inspector/assets/{version}/")
-    return _Files(page.encode(), version, bodies)
+    return _PageFiles(page.encode(), version, bodies)

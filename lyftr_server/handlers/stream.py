@@ -4,7 +4,7 @@ from contextlib import aclosing
 from time import monotonic
 
 from ..base import PRIVATE, RETRY_AFTER, STREAM_BYTES, Refused
-from ..feed import Batch, Behind
+from ..feed import Behind, Shown
 from ..schema import UNKNOWN, Fault, Invalid, MessageQuery, parse_query, query_place
 from .messages import ReadHandler
 
@@ -47,7 +47,7 @@ class StreamHandler(ReadHandler):
                 pass  # the database has what it missed
         await self.send(_BYE)
 
-    async def _send(self, batch: Batch) -> None:
+    async def _send(self, batch: Shown) -> None:
         """Send a batch; without messages a comment, and the place to resume from."""
         if not batch.rows:
             place = f"id: {batch.place}\n" if batch.place is not None else ""

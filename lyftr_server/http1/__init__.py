@@ -7,8 +7,17 @@ answers on its Exchange (RFC 9110, 9112).
 
 from .common import Load, Service
 from .exchange import ClientGone, Exchange
-from .limits import Limits
+from .limits import ClientLimits
 from .server import Server
 from .upload import Request, Upload
 
-__all__ = ["ClientGone", "Exchange", "Limits", "Load", "Request", "Server", "Service", "Upload"]
+__all__ = [
+    "ClientGone",
+    "ClientLimits",
+    "Exchange",
+    "Load",
+    "Request",
+    "Server",
+    "Service",
+    "Upload",
+]

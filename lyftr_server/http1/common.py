@@ -6,7 +6,7 @@ from email.utils import formatdate
 from typing import NamedTuple, Protocol
 
 from .intake import PIECE_BYTES, Turns
-from .limits import Budget, Limits
+from .limits import Budget, ClientLimits
 from .upload import Request, Upload
 
 
@@ -51,7 +51,7 @@ class Closable(Protocol):
 class Common:
     """The limits, the budget, the counts and the clock."""
 
-    def __init__(self, service: Service, limits: Limits) -> None:
+    def __init__(self, service: Service, limits: ClientLimits) -> None:
         self.service = service
         self.limits = limits
         self.budget = Budget(limits.budget_bytes)

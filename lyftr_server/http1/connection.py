@@ -11,7 +11,7 @@ from .exchange import REASONS, Exchange
 from .intake import LITTLE_BYTES, Hold, Intake
 from .limits import Share
 from .outlet import Outlet
-from .reader import REQUEST_BYTES, Reader
+from .reader import REQUEST_BYTES, RequestReader
 from .upload import Request, Upload
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._intake: Intake
         self._outlet: Outlet
         self._share = Share(common.budget, common.limits.own_bytes)
-        self._reader = Reader(common.limits, self._share, self)
+        self._reader = RequestReader(common.limits, self._share, self)
         self._waiting: deque[Upload] = deque()
         self._current: Exchange | None = None
         self._ended = False  # the client sends no more

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Limits:
+class ClientLimits:
     """What one client may ask for. Times in seconds, sizes in bytes."""
 
     body_bytes: int = 1 << 20

@@ -12,7 +12,7 @@ from httptools import (
     HttpRequestParser,
 )
 
-from .limits import Limits, Share
+from .limits import ClientLimits, Share
 from .upload import Upload
 
 # RFC 9110, 9.1: any token may be a method. llhttp knows its own.
@@ -33,14 +33,14 @@ class Receiver(Protocol):
         """Take a request that is whole, or will not be read further."""
 
 
-class Reader:
+class RequestReader:
     """Parses one client's requests, and hands them on.
 
     One that is refused, too large, or the last of its connection sets `last`: no upload begins
     after it, and whatever the parser still says is ignored.
     """
 
-    def __init__(self, limits: Limits, share: Share, receiver: Receiver) -> None:
+    def __init__(self, limits: ClientLimits, share: Share, receiver: Receiver) -> None:
         self.upload: Upload | None = None
         self.last = False
         self.discarding = False  # nobody wants to know what else the client sends

@@ -7,7 +7,7 @@ from time import monotonic
 
 from .common import Common, Service
 from .connection import ClientConnection
-from .limits import Limits
+from .limits import ClientLimits
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +17,7 @@ BACKLOG = 2048
 class Server(Common):
     """Listens, and knows every connection."""
 
-    def __init__(self, service: Service, limits: Limits) -> None:
+    def __init__(self, service: Service, limits: ClientLimits) -> None:
         super().__init__(service, limits)
         self._listener: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None

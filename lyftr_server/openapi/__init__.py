@@ -7,7 +7,10 @@ from functools import cache
 from .. import __version__
 from ..sources import SOURCES, Source
 from .answers import HEADERS, refusals
-from .paths import paths
+from .deliveries import deliveries
+from .kept import kept_paths
+from .messages import message_paths
+from .operations import documentation_paths, operations_paths
 from .schemas import Json, schemas
 
 _ABOUT = """\
@@ -43,7 +46,11 @@ def document(table: Sequence[type[Source]] = SOURCES) -> Json:
             {"name": "operations", "description": "What operators and their tools ask."},
             {"name": "documentation", "description": "Pages for browsers."},
         ],
-        "paths": paths(table),
+        "paths": deliveries(table)
+        | message_paths()
+        | kept_paths()
+        | operations_paths()
+        | documentation_paths(),
         "components": {
             "schemas": schemas(),
             "responses": refusals(),

@@ -2,11 +2,9 @@
 
 from .faults import UNKNOWN, Fault, Invalid
 from .message import MAX_MESSAGE_ID, MAX_TEXT, MESSAGE, parse_message
+from .parameters import MAX_LIMIT, MAX_OFFSET, MAX_QUERY
 from .query import (
     EVENT_QUERY,
-    MAX_LIMIT,
-    MAX_OFFSET,
-    MAX_QUERY,
     QUERY,
     REFUSED_QUERY,
     TIMELINE_QUERY,

@@ -12,7 +12,8 @@ from typing import NamedTuple, Protocol
 
 from ..metrics import StoreMetrics
 from ..records import Delivery, Refusal, Result
-from .errors import Fatal, QueueFull, StoreError
+from .errors import QueueFull, StoreError
+from .health import Health
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +23,7 @@ MAX_BATCH = 256
 MAX_REFUSALS = 4
 # Upkeep begins when nobody came for so long. Whoever comes meanwhile waits for one piece of it.
 IDLE_SECONDS = 0.05
-# A piece of upkeep that failed is tried again after this time, and so often it is looked whether
-# something has come up.
-UPKEEP_RETRY_SECONDS = 5.0
+# So often it is looked whether something has come up.
 UPKEEP_LOOK_SECONDS = 5.0
 
 Item = Delivery | Refusal
@@ -84,7 +83,7 @@ class Commits:
         self._metrics = metrics
         self.limit = queue_limit
         self._max_batch = max_batch
-        self._on_fatal = on_fatal
+        self._health = Health(metrics, on_fatal)
         self._loop = asyncio.get_running_loop()
         self._deliveries: deque[_Waiting] = deque()
         self._refusals: deque[_Waiting] = deque()
@@ -92,11 +91,6 @@ class Commits:
         self._probe: asyncio.Future[None] | None = None
         self._wake = asyncio.Event()
         self._closing = False
-        self._failing: str | None = None
-        self._upkeep_failing: str | None = None
-        self._upkeep_after = 0.0
-        self._lost = False  # nothing more is acknowledged by this process
-        self._written_at = float("-inf")
         self._lanes = [
             asyncio.create_task(self._run(first=not n)) for n in range(engine.commits_in_flight)
         ]
@@ -109,7 +103,7 @@ class Commits:
         """Queue what is to be stored; the future is done once it is. QueueFull, StoreError."""
         if self.full:
             raise QueueFull
-        if self._closing or self._lost:
+        if self._closing or self._health.lost:
             raise StoreError("the store is closing")
         if isinstance(item, Refusal):
             queue, size = self._refusals, 1
@@ -123,7 +117,7 @@ class Commits:
 
     async def ping(self) -> None:
         """Return if a write succeeds now, or did within the last second; else StoreError."""
-        if self._failing is None and time.monotonic() - self._written_at < 1:
+        if self._health.proven:
             return
         if self._probe is None:
             self._probe = self._loop.create_future()
@@ -146,12 +140,10 @@ class Commits:
         except (Exception, asyncio.CancelledError) as error:
             # Nobody would ever be answered again.
             logger.critical("the writer has ended", exc_info=True)
-            self._lost = True
-            failure = self._failed(error)
+            failure = self._health.ended(error)
             for queue in (self._deliveries, self._refusals):
                 self._resolve(list(queue), failure)
                 queue.clear()
-            self._on_fatal("the writer has ended")
 
     async def _first_lane(self) -> None:
         while True:
@@ -203,7 +195,7 @@ class Commits:
             try:
                 outcome: Sequence[Result] | StoreError = await commit
             except Exception as error:
-                outcome = self._failed(error)
+                outcome = self._health.failed(error)
             due = first and (self._upkeep_due or self._probe is not None)
             answered, batch = batch, [] if due else self._take()
             commit = self._start_commit(batch)
@@ -227,13 +219,12 @@ class Commits:
         return commit
 
     async def _commit(self, batch: list[_Waiting]) -> Sequence[Result]:
-        if self._lost:
-            raise StoreError("a sync failed before")
+        self._health.require()
         start = time.perf_counter()
         results = await self._engine.commit([waiting.item for waiting in batch])
         self._metrics.commit_seconds.observe(time.perf_counter() - start)
         self._metrics.batch_size.observe(sum(waiting.size for waiting in batch))
-        self._succeeded()
+        self._health.succeeded()
         return results
 
     # -- the probe and upkeep
@@ -241,64 +232,37 @@ class Commits:
     async def _write_probe(self) -> None:
         probe, self._probe = self._probe, None
         try:
-            if self._lost:
-                raise StoreError("a sync failed before")
+            self._health.require()
             await self._engine.probe()
         except StoreError as error:
-            failure = self._failed(error)
+            failure = self._health.failed(error)
             if probe is not None and not probe.done():
                 probe.set_exception(failure)
                 probe.exception()  # nobody may be waiting for it any more
         else:
-            self._succeeded()
+            self._health.succeeded()
             if probe is not None and not probe.done():
                 probe.set_result(None)
 
     @property
     def _may_keep_up(self) -> bool:
-        healthy = self._failing is None and time.monotonic() >= self._upkeep_after
-        return healthy and not self._closing and self._engine.upkeep_waits
+        fit = self._health.fit_for_upkeep
+        return fit and not self._closing and self._engine.upkeep_waits
 
     @property
     def _upkeep_due(self) -> bool:
         return self._engine.upkeep_due and self._may_keep_up
 
     async def _upkeep(self) -> None:
-        """Do a piece; its failure is not that of deliveries, whose own commits tell of theirs."""
+        """Do a piece."""
         try:
             await self._engine.upkeep()
         except StoreError as error:
-            self._metrics.errors += 1
-            self._upkeep_after = time.monotonic() + UPKEEP_RETRY_SECONDS
-            if str(error) != self._upkeep_failing:
-                self._upkeep_failing = str(error)
-                logger.error("upkeep of the database failed: %s", error)
-            self._end_if_fatal(error)
+            self._health.upkeep_failed(error)
         else:
-            self._upkeep_failing = None
+            self._health.upkeep_succeeded()
 
-    # -- failures
-
-    def _failed(self, error: BaseException) -> StoreError:
-        """Log the first failure of its kind, not each; a fatal one ends the process."""
-        reason = str(error)
-        self._metrics.errors += 1
-        if reason != self._failing:
-            self._failing = reason
-            logger.error("the database cannot be written: %s", reason)
-        self._end_if_fatal(error)
-        return StoreError(reason)
-
-    def _end_if_fatal(self, error: BaseException) -> None:
-        if isinstance(error, Fatal):
-            self._lost = True
-            self._on_fatal(str(error))
-
-    def _succeeded(self) -> None:
-        self._written_at = time.monotonic()
-        if self._failing is not None:
-            self._failing = None
-            logger.warning("the database can be written again")
+    # -- answers
 
     def _resolve(self, batch: list[_Waiting], outcome: Sequence[Result] | StoreError) -> None:
         self.depth -= sum(waiting.size for waiting in batch)
@@ -309,7 +273,6 @@ class Commits:
                     waiting.future.exception()
             return
         for waiting, result in zip(batch, outcome, strict=True):
-            if (
-                not waiting.future.done()
-            ):  # done: its request was cancelled; it is stored all the same
+            # One that is done was cancelled with its request; it is stored all the same.
+            if not waiting.future.done():
                 waiting.future.set_result(result)

@@ -13,7 +13,7 @@ from lyftr_server.records import Message
 from lyftr_server.schema import MessageQuery
 from lyftr_server.store import StoreError
 from lyftr_server.store.sqlite import offline
-from lyftr_server.store.sqlite.offline import Source
+from lyftr_server.store.sqlite.offline import DatabaseFile
 
 from .running import contents, fill, many
 
@@ -48,7 +48,10 @@ def count(db: sqlite3.Connection) -> int:
 
 def test_what_was_read_while_a_server_started_is_read_again(path: Path) -> None:
     found = []
-    with closing(sqlite3.connect(path, isolation_level=None)) as server, Source(path) as source:
+    with (
+        closing(sqlite3.connect(path, isolation_level=None)) as server,
+        DatabaseFile(path) as source,
+    ):
 
         def work(db: sqlite3.Connection) -> int:
             if not found:
@@ -70,7 +73,7 @@ def test_what_was_read_while_a_server_came_and_went_is_read_again(path: Path) ->
         tried.append(db)
         return count(db)
 
-    with Source(path) as source:
+    with DatabaseFile(path) as source:
         assert source.run(work) == 3001
         assert source.run(work) == 3001
     assert len(tried) == 3
@@ -87,19 +90,19 @@ def test_a_failure_while_a_server_started_is_none(path: Path) -> None:
             raise sqlite3.DatabaseError("malformed")
         return "read"
 
-    with Source(path) as source:
+    with DatabaseFile(path) as source:
         assert source.run(work) == "read"
 
 
 def test_any_other_failure_is_one(path: Path) -> None:
-    with Source(path) as source, pytest.raises(StoreError, match="no such table"):
+    with DatabaseFile(path) as source, pytest.raises(StoreError, match="no such table"):
         source.run(lambda db: db.execute("SELECT * FROM nowhere"))
 
 
 def test_readers_beside_a_server_see_what_it_commits(
     path: Path, writer: sqlite3.Connection
 ) -> None:
-    with Source(path) as source:
+    with DatabaseFile(path) as source:
         insert(writer, "a")
         assert source.run(count) == 3001
         insert(writer, "b")
@@ -109,7 +112,7 @@ def test_readers_beside_a_server_see_what_it_commits(
 def test_nothing_can_be_written_through_it(path: Path, writer: sqlite3.Connection) -> None:
     before = contents(path.parent)
     for _ in ("alone", "beside a server"):
-        with Source(path) as source, pytest.raises(StoreError, match="readonly"):
+        with DatabaseFile(path) as source, pytest.raises(StoreError, match="readonly"):
             source.run(lambda db: db.execute("DELETE FROM messages"))
         assert contents(path.parent) == before
         count(writer)
@@ -120,7 +123,7 @@ def test_rows_come_once_and_in_order_while_more_are_stored(
     path: Path, writer: sqlite3.Connection
 ) -> None:
     found = []
-    with Source(path) as source:
+    with DatabaseFile(path) as source:
         for chunk in offline.rows(source, MessageQuery()):
             insert(writer, f"new-{len(found)}")  # the last of the listing
             found += [row.message_id for row in chunk]
@@ -142,7 +145,7 @@ def test_a_copy_is_of_one_moment_and_never_begins_anew(
         insert(writer, f"during-{len(done)}")
         done.append(bytes_done)
 
-    with Source(path) as source:
+    with DatabaseFile(path) as source:
         messages = source.run(offline.copy, target, heard)
     assert len(done) > 10
     assert done == sorted(set(done))
@@ -160,7 +163,7 @@ def test_the_writer_never_waits_for_a_copy(
     # timeout=0: a lock that is held would be an error at once.
     with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as server:
         count(server)
-        with Source(path) as source:
+        with DatabaseFile(path) as source:
             source.run(offline.copy, tmp_path / "copy", lambda done, _: insert(server, str(done)))
         assert server.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
 
@@ -189,7 +192,7 @@ def test_a_copy_that_is_not_whole_is_found_out(path: Path, harm: str | None, rea
 def test_a_name_with_characters_of_a_url_is_a_name(tmp_path: Path) -> None:
     path = tmp_path / "100% of #1?mode=rw.db"
     fill(path, many(1))
-    with Source(path) as source:
+    with DatabaseFile(path) as source:
         assert source.run(count) == 1
     assert stat.S_ISREG(path.stat().st_mode)
     assert os.listdir(tmp_path) == [path.name]

@@ -46,6 +46,22 @@ def test_it_refuses_while_a_server_runs(server: RunningServer, tmp_path: Path) -
     assert not list(server.folder.glob("app.db.before-*"))
 
 
+def test_it_goes_where_the_file_with_the_address_says(database: Path, tmp_path: Path) -> None:
+    copy, address, place = (tmp_path / name for name in ("copy.db", "address", "place.db"))
+    assert backup(database, str(copy)).status == 0
+    address.write_text(url(place))
+    ended = run(tmp_path, "restore", str(copy), DATABASE_URL_FILE=str(address))
+    assert (ended.status, ended.stderr) == (0, "")
+    assert place.is_file()
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_servers_database_is_not_restored_from_a_file(database: Path, tmp_path: Path) -> None:
+    ended = run(tmp_path, "restore", str(database), DATABASE_URL="postgresql://h/d")
+    assert (ended.status, ended.stdout) == (2, "")
+    assert "this command reads an SQLite file" in ended.stderr
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 @pytest.mark.parametrize("there", [True, False], ids=["a database", "its folder"])
 def test_what_root_restores_belongs_to_the_service(

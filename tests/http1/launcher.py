@@ -20,6 +20,6 @@ if __name__ == "__main__":
     limits = {"body_bytes": settings.max_body_bytes, "budget_bytes": settings.body_budget_bytes}
     limits |= json.loads(os.environ["TEST_LIMITS"])
     try:
-        sys.exit(server.run(settings, output, lines, http1.Limits(**limits)))
+        sys.exit(server.run(settings, output, lines, http1.ClientLimits(**limits)))
     finally:
         output.close()

@@ -179,7 +179,7 @@ DIFFERENT: dict[str, tuple[bytes, Outcome, Outcome, str]] = {
         GET + b"X: y\r\n" * 100 + b"\r\n",
         ((200,), False),
         ((431,), True),
-        "Limits.headers; Tornado counts none",
+        "ClientLimits.headers; Tornado counts none",
     ),
     "absolute target": (
         request("GET", "http://localhost/health"),
@@ -293,7 +293,7 @@ DIFFERENT: dict[str, tuple[bytes, Outcome, Outcome, str]] = {
         GET + b"X: " + b"y" * 40000 + b"\r\n\r\n",
         ((200,), False),
         ((431,), True),
-        "Limits.head_bytes; Tornado's is 64 KiB",
+        "ClientLimits.head_bytes; Tornado's is 64 KiB",
     ),
     "head of 70 kB": (
         GET + b"X: " + b"y" * 70000 + b"\r\n\r\n",
@@ -392,7 +392,7 @@ class TornadoExchange:
         self.started = monotonic()
         self._connection: Any = request.connection
         self._head_only = request.method == "HEAD"
-        self.too_large = len(request.body) > http1.Limits().body_bytes
+        self.too_large = len(request.body) > http1.ClientLimits().body_bytes
 
     def set_close_callback(self, callback: Callable[[], None]) -> None:
         self._connection.set_close_callback(callback)
@@ -419,7 +419,7 @@ def ports(io_loop: AsyncIOLoop, app: Application) -> Iterator[tuple[int, int]]:
         request.connection = TornadoExchange(request)  # type: ignore[assignment]
         app(request)  # type: ignore[arg-type]
 
-    server = http1.Server(app, http1.Limits())
+    server = http1.Server(app, http1.ClientLimits())
     app.load = server.load
     theirs = HTTPServer(on_tornado)
 

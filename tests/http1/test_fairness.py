@@ -8,7 +8,7 @@ import pytest
 from tornado.platform.asyncio import AsyncIOLoop
 
 from lyftr_server.http1.intake import PIECE_BYTES
-from lyftr_server.http1.reader import Reader
+from lyftr_server.http1.reader import RequestReader
 
 from .raw import chunked, request
 from .test_server_alone import Silent, start, until
@@ -31,9 +31,9 @@ async def test_a_turn_of_the_loop_takes_few_pieces(
     turn = 0
     taken: Counter[int] = Counter()
     largest = 0
-    feed = Reader.feed
+    feed = RequestReader.feed
 
-    def counted(reader: Reader, piece: bytes) -> None:
+    def counted(reader: RequestReader, piece: bytes) -> None:
         nonlocal largest
         largest = max(largest, len(piece))
         taken[turn] += len(piece)
@@ -45,7 +45,7 @@ async def test_a_turn_of_the_loop_takes_few_pieces(
             turn += 1
             await asyncio.sleep(0)
 
-    monkeypatch.setattr(Reader, "feed", counted)
+    monkeypatch.setattr(RequestReader, "feed", counted)
     application = Silent()
     server, port = await start(application)
     clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(CLIENTS)]

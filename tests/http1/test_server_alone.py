@@ -50,7 +50,7 @@ class Failing(Silent):
         raise RuntimeError("before any handler")
 
 
-QUICK = http1.Limits(
+QUICK = http1.ClientLimits(
     half_closed_seconds=0.2, idle_seconds=0.2, write_seconds=0.3, sweep_seconds=0.02
 )
 
@@ -62,7 +62,7 @@ async def until(true: Callable[[], bool], seconds: float = 5) -> None:
 
 
 async def start(
-    application: http1.Service, limits: http1.Limits = QUICK
+    application: http1.Service, limits: http1.ClientLimits = QUICK
 ) -> tuple[http1.Server, int]:
     server = http1.Server(application, limits)
     return server, await server.listen("127.0.0.1", 0)

@@ -10,7 +10,7 @@ import pytest
 
 from lyftr_server.records import Message, Result
 from lyftr_server.schema import MessageQuery
-from lyftr_server.store import MessageStore, QueueFull, StoreError, commits
+from lyftr_server.store import MessageStore, QueueFull, StoreError, health
 from lyftr_server.store.commits import Commits
 from lyftr_server.store.sqlite import search, upkeep
 from lyftr_server.store.sqlite import store as sqlite_store
@@ -412,7 +412,7 @@ async def test_the_text_of_a_message_deleted_by_hand_leaves_the_index(
     store: MessageStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upkeep, "LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(commits, "UPKEEP_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(health, "UPKEEP_RETRY_SECONDS", 0.05)
     await put(store, make("m1", text="secret"), make("m2", text="kept"))
     await kept_up(store)
     await forgotten(store, "m1")
@@ -453,7 +453,7 @@ async def test_a_damaged_search_index_is_built_anew(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(commits, "UPKEEP_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(health, "UPKEEP_RETRY_SECONDS", 0.05)
     error_log.expected = True
     await put(store, make("m1", text="needle"))
     await kept_up(store)
@@ -469,7 +469,7 @@ async def test_a_damaged_search_index_is_built_anew(
 
 
 async def test_a_ping_during_another_is_answered_too(store: MessageStore) -> None:
-    store._commits._written_at = float("-inf")  # no write that would answer for them
+    store._commits._health._written_at = float("-inf")  # no write that would answer for them
     busy = asyncio.create_task(store._writing.run(lambda db: time.sleep(0.2)))
     await asyncio.sleep(0.02)
     first = asyncio.create_task(store.ping())

@@ -32,7 +32,7 @@ TICK_SECONDS = 0.2
 Heard = Callable[[int, int], None]
 
 
-class Source:
+class DatabaseFile:
     """A database that is read, not written, and beside which no file is made.
 
     SQLite wants a WAL and its index beside a database in WAL mode, and makes them for a reader too.
@@ -47,7 +47,7 @@ class Source:
         self._alone = False
         self._seen: tuple[int, ...] = ()
 
-    def __enter__(self) -> "Source":
+    def __enter__(self) -> "DatabaseFile":
         return self
 
     def __exit__(
@@ -154,7 +154,7 @@ def unhurried(
             raise
 
 
-def rows(source: Source, query: MessageQuery) -> Iterator[Sequence[Message]]:
+def rows(source: DatabaseFile, query: MessageQuery) -> Iterator[Sequence[Message]]:
     """Yield all rows that match, in the listing's order, some at a time and in constant memory."""
     after, more = None, True
     while more:
@@ -166,7 +166,7 @@ def rows(source: Source, query: MessageQuery) -> Iterator[Sequence[Message]]:
         more = len(found) == CHUNK_ROWS
 
 
-def count(source: Source, query: MessageQuery) -> int | None:
+def count(source: DatabaseFile, query: MessageQuery) -> int | None:
     """Return how many rows match; None for a search, which would take as long as its rows."""
     return None if query.q else source.run(listing.count, listing.scope(query))
 
@@ -227,7 +227,7 @@ def _damage(db: sqlite3.Connection) -> str:
     return str(found)
 
 
-def verify(source: Source, deep: bool, tick: Callable[[], None]) -> tuple[int, Sequence[str]]:
+def verify(source: DatabaseFile, deep: bool, tick: Callable[[], None]) -> tuple[int, Sequence[str]]:
     """Return how many messages there are, and all that is wrong, in words. StoreError."""
 
     def work(db: sqlite3.Connection) -> tuple[int, Sequence[str]]:
