@@ -30,6 +30,8 @@ from .process import SECRET, RunningServer, as_body
 from .store.memory import MemoryStore
 
 ENGINES = ["sqlite", "memory", "postgres"]
+# Those that keep what they have.
+DATABASES = ["sqlite", "postgres"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,8 +44,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests that are marked so, alone or as a module, on each of the ENGINES."""
     marked = metafunc.definition.get_closest_marker
-    if "engine" in metafunc.fixturenames and marked("every_engine") and not marked("one_engine"):
-        metafunc.parametrize("engine", ENGINES, indirect=True)
+    if "engine" in metafunc.fixturenames and not marked("one_engine"):
+        if marked("every_engine"):
+            metafunc.parametrize("engine", ENGINES, indirect=True)
+        elif marked("every_database"):
+            metafunc.parametrize("engine", DATABASES, indirect=True)
 
 
 # -- errors that nobody expected
@@ -179,6 +184,17 @@ def open_store(io_loop: AsyncIOLoop) -> Iterator[StoreFactory]:
     for store in stores:
         if store._connections:
             io_loop.run_sync(store.close)
+
+
+@pytest.fixture
+def new_store(
+    engine: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Callable[..., MessageStore]:
+    """Make a store, not open yet, on the test's one database; as often as a test likes."""
+    if engine == "sqlite":
+        return lambda **options: SqliteStore(tmp_path / "app.db", **options)
+    url = request.getfixturevalue("postgres_url")
+    return lambda **options: PostgresStore(url, **options)
 
 
 StoreMaker = Callable[..., AbstractAsyncContextManager[MessageStore]]

@@ -59,6 +59,8 @@ READ_HANDLERS = "lyftr_server/handlers/messages.py"
 MESSAGE = "lyftr_server/schema/message.py"
 JSON = "lyftr_server/schema/strict_json.py"
 TABLES = "lyftr_server/store/sqlite/schema.py"
+PG_TABLES = "lyftr_server/store/postgres/schema.py"
+STONES = "lyftr_server/store/postgres/tombstones.py"
 
 FEED = "lyftr_server/feed.py"
 HANDING = "lyftr_server/commands/handing.py"
@@ -68,6 +70,7 @@ FORWARD = "tests/commands/test_forward.py"
 TURNS = "tests/store/test_reader.py"
 HEALTH = "tests/test_app.py"
 READ_TESTS = "tests/store/test_reads.py"
+KEEPING = "tests/store/test_postgres_keeping.py"
 DURABILITY = "tests/faults/test_durability.py"
 STORAGE = "tests/faults/test_storage_faults.py"
 ONCE = "tests/faults/test_exactly_once.py"
@@ -111,6 +114,27 @@ def mutant(name: str, tests: str | Sequence[str], *changes: tuple[str, str, str]
 
 
 MUTANTS = (
+    mutant(
+        "let in what was buried meanwhile",
+        KEEPING,
+        (PG_TABLES, "IF (SELECT version FROM buried) <> seen AND EXISTS (", "IF EXISTS ("),
+        (PG_TABLES, "WHERE until > extract(epoch FROM clock_timestamp())", "WHERE false"),
+    ),
+    mutant(
+        "leave in the index what goes while it is indexed",
+        KEEPING,
+        (PG_TABLES, "        PERFORM FROM locks WHERE name = 'search' FOR UPDATE;\n", ""),
+    ),
+    mutant(
+        "call an erasure done while somebody sees it",
+        KEEPING,
+        ("lyftr_server/store/postgres/erasure.py", "    return not dead\n", "    return True\n"),
+    ),
+    mutant(
+        "bury nothing on PostgreSQL",
+        "tests/store/test_retention.py",
+        (STONES, " FROM old ORDER BY 1\n", " FROM old WHERE false\n"),
+    ),
     mutant(
         "parse before the proof",
         PROMISES,
@@ -355,7 +379,7 @@ MUTANTS = (
         "a conflict is no duplicate's equal",
         (DELIVERIES, WRITES),
         (
-            INSERT,
+            "lyftr_server/store/repeats.py",
             "return message == row or (ours and message._replace(ts=row.ts) == row)",
             "return True",
         ),

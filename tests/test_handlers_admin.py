@@ -9,6 +9,8 @@ from lyftr_server.store import MessageStore
 from .conftest import Client, LogFile
 from .process import message
 
+pytestmark = pytest.mark.every_database
+
 ADMIN = pytest.mark.parametrize(
     "settings", [{"admin_token": "admin-token-1", "read_token": "read-token-1"}], indirect=True
 )

@@ -35,20 +35,14 @@ def store_of(config: Config, on_fatal: Callable[[str], None]) -> MessageStore:
         "dedupe_by": config.dedupe_by,
         "queue_limit": config.queue_limit,
         "refused_limits": Limits(bodies=config.refused_limit),
+        "policy": Policy(config.retention_days, config.tombstone_days),
         "on_fatal": on_fatal,
     }
     # An engine is loaded when it is asked for: nobody waits for another's libraries.
     if isinstance(config.database, Path):
         from .sqlite.store import SqliteStore
 
-        return SqliteStore(
-            config.database,
-            policy=Policy(config.retention_days, config.tombstone_days),
-            **options,
-        )
-    if config.retention_days is not None:
-        # Better no start than messages that are kept for longer than somebody was promised.
-        raise Unusable("RETENTION_DAYS is not to be had on PostgreSQL yet")
+        return SqliteStore(config.database, **options)
     try:
         from .postgres.store import PostgresStore
     except ModuleNotFoundError as error:

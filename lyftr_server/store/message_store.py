@@ -20,7 +20,6 @@ from ..records import (
 )
 from ..schema import EventQuery, MessageQuery, RefusedQuery, TimelineQuery
 from .commits import MAX_BATCH, Commits, Item
-from .errors import StoreError
 from .pages import Page, Rows
 
 
@@ -101,11 +100,11 @@ class MessageStore(ABC):
 
         It goes on when the caller leaves, and after a restart. StoreError before it has begun.
         """
-        raise StoreError("this engine cannot erase")
+        raise NotImplementedError
 
     async def erasable(self, person: str) -> Erased:
         """Return what erase() would take; it looks at everything, and changes nothing."""
-        raise StoreError("this engine cannot erase")
+        raise NotImplementedError
 
     # -- for an engine to say
 

@@ -3,6 +3,8 @@
 import asyncio
 import random
 import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,21 @@ import pytest
 
 from lyftr_server.records import Delivery, Erased, Event, Message, Refusal, Result
 from lyftr_server.schema import EventQuery, MessageQuery, RefusedQuery
+from lyftr_server.store import MessageStore
+from lyftr_server.store.mentions import mentions
+from lyftr_server.store.postgres.store import PostgresStore
 from lyftr_server.store.sqlite import erasure, schema, search, verify
-from lyftr_server.store.sqlite.erasure import Eraser, mentions, order, ordered
+from lyftr_server.store.sqlite.erasure import Eraser, order, ordered
 from lyftr_server.store.sqlite.store import SqliteStore
 from lyftr_server.store.sqlite.tombstones import Tombstones
 
 from ..conftest import StoreFactory
 from ..process import message, native
 from .databases import database, fold_all, reader
+
+pytestmark = pytest.mark.every_database
+
+NewStore = Callable[..., MessageStore]
 
 PERSON = "+4917612345678"
 # What must not be found, in UTF-8: the number, words of the texts, a name, ids.
@@ -40,6 +49,48 @@ def traces(path: Path) -> dict[str, list[bytes]]:
     return {name: hits for name, hits in found.items() if hits}
 
 
+async def rows_with_traces(store: PostgresStore) -> dict[str, Any]:
+    """Return what is found in the rows that are there, in dead ones, and in the samples of both."""
+
+    async def look(db: Any) -> dict[str, Any]:
+        found = {}
+        tables = await db.fetch(
+            "SELECT relname, n_dead_tup FROM pg_stat_user_tables WHERE relname <> 'slots'"
+        )
+        for name, dead in tables:
+            column = "convert_from(body, 'LATIN1')" if name == "refused" else "t::text"
+            for trace in TRACES:
+                sql = f"SELECT count(*) FROM {name} AS t WHERE {column} LIKE '%' || $1 || '%'"
+                if n := await db.fetchval(sql, trace.decode()):
+                    found[f"{name} {trace!r}"] = n
+            if dead and name in ("messages", "search", "events", "refused"):
+                found[f"{name} dead"] = dead
+        for column in ("most_common_vals", "histogram_bounds"):
+            sql = f"SELECT count(*) FROM pg_stats WHERE {column}::text LIKE '%4917612345678%'"
+            if n := await db.fetchval(sql):
+                found[column] = n
+        return found
+
+    return await store._listings.run(look, 60)
+
+
+async def left(store: MessageStore) -> dict[str, Any]:
+    """Return what is left of the person."""
+    if isinstance(store, PostgresStore):
+        return await rows_with_traces(store)
+    assert isinstance(store, SqliteStore)
+    return traces(store.path)
+
+
+@asynccontextmanager
+async def running(store: MessageStore) -> AsyncIterator[MessageStore]:
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
 def of_person(n: int) -> Delivery:
     """Return the n-th body that tells of the person: from, to, or about it."""
     numbers = {"from_": PERSON} if n % 2 else {"to": PERSON}
@@ -55,7 +106,7 @@ def of_others(n: int) -> Delivery:
     return native(make(f"m{n}", from_=number, text=f"hello world {n}"))
 
 
-async def fill(store: SqliteStore, others: int, persons: int) -> None:
+async def fill(store: MessageStore, others: int, persons: int) -> None:
     deliveries = [of_others(n) for n in range(others)] + [of_person(n) for n in range(persons)]
     random.Random(1).shuffle(deliveries)
     for start in range(0, len(deliveries), 5000):
@@ -64,56 +115,71 @@ async def fill(store: SqliteStore, others: int, persons: int) -> None:
     await store.refuse(Refusal("native", "conflict", "r2", None, "[]", b"\xff of nobody"))
 
 
-async def test_a_person_leaves_no_trace(open_store: StoreFactory, tmp_path: Path) -> None:
-    store = await open_store(tmp_path / "app.db")
-    heard: list[str] = []
-    store.on_erased = heard.extend
-    await fill(store, 5000, 120)
-    assert traces(store.path)
-    assert await store.erasable(PERSON) == Erased(120, 240, 1)
-    assert await store.erase(person=PERSON) == Erased(120, 240, 1)
-    assert traces(store.path) == {}
-    assert sorted(heard) == sorted(f"wamid-erased{n}" for n in range(120))
-    # All others are there, and found.
-    assert await store.total() == 5000
-    assert (await store.page(MessageQuery(q="world 4999"))).total == 1
-    assert (await store.events(EventQuery())).data == []
-    assert [each.request_id for each in (await store.refused(RefusedQuery())).data] == ["r2"]
-    with reader(store.path) as db:
-        assert list(verify.problems(db, deep=True)) == []
-    assert await store.erase(person=PERSON) == Erased()
+async def test_a_person_leaves_no_trace(new_store: NewStore) -> None:
+    async with running(new_store()) as store:
+        heard: list[str] = []
+        store.on_erased = heard.extend
+        await fill(store, 2000, 120)
+        assert await left(store)
+        assert await store.erasable(PERSON) == Erased(120, 240, 1)
+        assert await store.erase(person=PERSON) == Erased(120, 240, 1)
+        assert await left(store) == {}
+        assert sorted(heard) == sorted(f"wamid-erased{n}" for n in range(120))
+        # All others are there, and found.
+        assert await store.total() == 2000
+        assert (await store.page(MessageQuery(q="world 1999"))).total == 1
+        assert (await store.events(EventQuery())).data == []
+        assert [each.request_id for each in (await store.refused(RefusedQuery())).data] == ["r2"]
+        if isinstance(store, SqliteStore):
+            with reader(store.path) as db:
+                assert list(verify.problems(db, deep=True)) == []
+        assert await store.erase(person=PERSON) == Erased()
 
 
-async def test_an_erased_message_does_not_come_back(
-    open_store: StoreFactory, tmp_path: Path
-) -> None:
-    store = await open_store(tmp_path / "app.db")
+async def test_an_erased_message_does_not_come_back(new_store: NewStore) -> None:
     one, other = native(make("m1")), native(make("m2"))
-    await asyncio.gather(store.insert(one), store.insert(other))
-    assert await store.erase(message_id="m1") == Erased(1)
-    assert await store.insert(one) == Result.DUPLICATE
-    whole = Delivery("whatsapp", (one.messages[0], make("m3")), ("{}", "{}"))
-    assert await store.insert(whole) == Result.CREATED
-    assert [row.message_id for row in (await store.page(MessageQuery())).data] == ["m2", "m3"]
-    assert await store.message("m1") is None
-    await store.close()
-    store = await open_store(tmp_path / "app.db")
-    assert await store.insert(one) == Result.DUPLICATE
+    async with running(new_store()) as store:
+        await asyncio.gather(store.insert(one), store.insert(other))
+        assert await store.erase(message_id="m1") == Erased(1)
+        assert await store.insert(one) == Result.DUPLICATE
+        whole = Delivery("whatsapp", (one.messages[0], make("m3")), ("{}", "{}"))
+        assert await store.insert(whole) == Result.CREATED
+        rows = (await store.page(MessageQuery())).data
+        assert [row.message_id for row in rows] == ["m2", "m3"]
+        assert await store.message("m1") is None
+    async with running(new_store()) as store:
+        assert await store.insert(one) == Result.DUPLICATE
 
 
-async def test_deliveries_go_on_beside_an_erasure(open_store: StoreFactory, tmp_path: Path) -> None:
-    store = await open_store(tmp_path / "app.db")
-    await fill(store, 500, 300)
-    erasing = asyncio.create_task(store.erase(person=PERSON))
-    n = 0
-    while not erasing.done():
-        assert await store.insert(native(make(f"new{n}"))) == Result.CREATED
-        n += 1
-    assert (await erasing).messages == 300
-    assert traces(store.path) == {}
-    assert await store.total() == 500 + n
+async def test_deliveries_go_on_beside_an_erasure(new_store: NewStore) -> None:
+    async with running(new_store()) as store:
+        await fill(store, 500, 300)
+        erasing = asyncio.create_task(store.erase(person=PERSON))
+        n = 0
+        while not erasing.done():
+            assert await store.insert(native(make(f"new{n}"))) == Result.CREATED
+            n += 1
+        assert (await erasing).messages == 300
+        assert await left(store) == {}
+        assert await store.total() == 500 + n
 
 
+async def test_an_erasure_goes_on_when_its_server_is_gone(new_store: NewStore) -> None:
+    first = new_store()
+    async with running(first):
+        await fill(first, 10, 700)
+        asking = asyncio.create_task(first.erase(person=PERSON))
+        while await first.total() == 710:  # noqa: ASYNC110 - nobody is told when it begins
+            await asyncio.sleep(0)
+    asking.cancel()
+    async with running(new_store()) as second:
+        async with asyncio.timeout(30):
+            while await left(second):  # noqa: ASYNC110 - nor when it is done
+                await asyncio.sleep(0.05)
+        assert await second.total() == 10
+
+
+@pytest.mark.one_engine
 @pytest.mark.parametrize("pieces", [0, 1, 3, 5])
 def test_an_erasure_that_was_broken_off_goes_on(tmp_path: Path, pieces: int) -> None:
     path = tmp_path / "app.db"
@@ -143,20 +209,7 @@ def test_an_erasure_that_was_broken_off_goes_on(tmp_path: Path, pieces: int) -> 
         assert list(verify.problems(db, deep=True)) == []
 
 
-async def test_a_start_goes_on_with_what_was_ordered(
-    open_store: StoreFactory, tmp_path: Path
-) -> None:
-    store = await open_store(tmp_path / "app.db")
-    await fill(store, 10, 10)
-    await store._write(erasure.order, person=PERSON)
-    await store.close()
-    store = await open_store(tmp_path / "app.db")
-    async with asyncio.timeout(30):
-        while traces(store.path):  # noqa: ASYNC110 - nobody is told when it is done
-            await asyncio.sleep(0.05)
-    assert await store.total() == 10
-
-
+@pytest.mark.one_engine
 async def test_a_database_of_before_can_erase_too(open_store: StoreFactory, tmp_path: Path) -> None:
     path = tmp_path / "app.db"
     with sqlite3.connect(path, isolation_level=None) as db:
@@ -199,6 +252,7 @@ def test_a_number_is_found_where_it_stands_alone(name: str, body: str, found: bo
     assert bool(mentions(name).search(body.encode())) == found
 
 
+@pytest.mark.one_engine
 def test_the_index_forgets_to_the_last_trigram(tmp_path: Path) -> None:
     path = tmp_path / "app.db"
     with database(path) as db:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from lyftr_server.records import Delivery, Message, Result
 from lyftr_server.schema import Invalid, MessageQuery, TimelineQuery
-from lyftr_server.store.postgres import following, reads, schema, upkeep
+from lyftr_server.store.postgres import following, reads, schema, tombstones, upkeep
 from lyftr_server.store.postgres.connection import urls
 from lyftr_server.store.postgres.insert import Options, Slot, insert
+from lyftr_server.store.postgres.tombstones import Pads
 
 from ..postgres import PostgresServer
 from .databases import MINUTE_US, message
@@ -24,7 +25,7 @@ from .test_search import EXAMPLES
 
 TABLES = (
     "messages, deltas, hour_counts, sender_counts, recipient_counts, minute_counts, search,"
-    " indexed, slots, events, refused"
+    " indexed, slots, events, refused, tombstones, erasures, erased"
 )
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -37,11 +38,13 @@ class Database:
         self._loop = asyncio.new_event_loop()
         self.db: Any = self.run(asyncpg.connect(url))
         self.last: dict[int, int] = {}
+        self.pads = Pads(b"", b"")
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self._loop.run_until_complete(work)
 
     def clear(self) -> None:
+        self.pads = self.run(tombstones.pads(self.db))
         self.run(self.db.execute(f"TRUNCATE {TABLES} RESTART IDENTITY"))
         self.run(self.db.execute("INSERT INTO slots SELECT n FROM generate_series(0, 2) AS n"))
         self.last = dict.fromkeys(range(3), 0)
@@ -55,7 +58,7 @@ class Database:
         by_content: bool = False,
     ) -> list[Result]:
         batch = [Delivery("native", (each,)) for each in messages]
-        options = Options(now_us=now_us, by_content=by_content)
+        options = Options(now_us=now_us, by_content=by_content, pads=self.pads)
         results, self.last[slot] = self.run(
             insert(self.db, batch, Slot(slot, self.last[slot]), options)
         )

@@ -1,20 +1,28 @@
 """What is too old goes, exactly that, and does not come back."""
 
+import asyncio
 import random
-import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from lyftr_server.records import Delivery, Event, Message, Refusal, Result
+from lyftr_server.schema import EventQuery, RefusedQuery
+from lyftr_server.signature import keyed_hash
+from lyftr_server.store import MessageStore
 from lyftr_server.store.limits import Policy
-from lyftr_server.store.sqlite import reads, verify
-from lyftr_server.store.sqlite.retention import DAY_SECONDS, Retention, backlog
-from lyftr_server.store.sqlite.tombstones import Tombstones, forget
+from lyftr_server.store.sqlite.tombstones import Tombstones
 
-from .databases import database, fold_all, insert, message
+from .databases import database, message
+from .keepers import NOW, Keeper, PostgresKeeper, SqliteKeeper
+from .test_postgres import Database
 
-NOW = 1_800_000_000.0
-DAY_US = DAY_SECONDS * 1_000_000
+pytestmark = pytest.mark.every_database
+
+DAY_SECONDS = 86_400
+MONTH = Policy(retention_days=30, tombstone_days=7)
 
 
 def at(days_ago: float) -> int:
@@ -22,90 +30,108 @@ def at(days_ago: float) -> int:
     return int((NOW - days_ago * DAY_SECONDS) * 1e6)
 
 
-def retention(
-    db: sqlite3.Connection, days: float | None = 30, tombstone_days: float = 7
-) -> Retention:
-    return Retention(Policy(days, tombstone_days), Tombstones(db))
+@pytest.fixture
+def keeper(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Keeper]:
+    if engine == "sqlite":
+        with database(tmp_path / "app.db") as db:
+            yield SqliteKeeper(db)
+    else:
+        with postgres_database(request.getfixturevalue("postgres_url")) as found:
+            yield PostgresKeeper(found)
 
 
-def expire_all(db: sqlite3.Connection, policy: Retention) -> int:
-    total = 0
-    while deleted := policy.piece(db, NOW):
-        total += deleted
-    return total
+@contextmanager
+def postgres_database(url: str) -> Iterator[Database]:
+    found = Database(url)
+    try:
+        found.clear()
+        yield found
+    finally:
+        found.close()
 
 
-def ids(db: sqlite3.Connection) -> set[str]:
-    return {each for (each,) in db.execute("SELECT message_id FROM messages")}
+def test_what_is_older_than_its_days_goes_and_the_rest_stays(keeper: Keeper) -> None:
+    keeper.insert([message("old")], at(30.001))
+    keeper.insert([message("young")], at(29.999))
+    assert sum(keeper.expire(MONTH)) == 1
+    assert keeper.ids() == {"young"}
 
 
-def test_what_is_older_than_its_days_goes_and_the_rest_stays(tmp_path: Path) -> None:
-    with database(tmp_path / "app.db") as db:
-        insert(db, [message("old")], at(30.001))
-        insert(db, [message("young")], at(29.999))
-        policy = retention(db)
-        assert expire_all(db, policy) == 1
-        assert ids(db) == {"young"}
+def test_nothing_goes_without_retention(keeper: Keeper) -> None:
+    keeper.insert([message("old")], 0)
+    assert keeper.expire(Policy(None)) == []
+    assert keeper.ids() == {"old"}
 
 
-def test_nothing_goes_without_retention(tmp_path: Path) -> None:
-    with database(tmp_path / "app.db") as db:
-        insert(db, [message("old")], 0)
-        assert expire_all(db, retention(db, None)) == 0
-        assert ids(db) == {"old"}
-
-
-def test_a_clock_that_went_back_and_forth_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_clock_that_went_back_and_forth_leaves_nothing_behind(keeper: Keeper) -> None:
     chance = random.Random(5)
-    with database(tmp_path / "app.db") as db:
-        ages = {f"m{n}": chance.choice([1, 29.9, 30.1, 31, 400]) for n in range(500)}
-        for name, age in ages.items():
-            insert(db, [message(name, sender=f"+{age:.0f}")], at(age) + chance.randrange(10**6))
-        assert backlog(db, retention(db).cutoff_us(NOW)) == sum(age > 30 for age in ages.values())
-        expire_all(db, retention(db))
-        assert ids(db) == {name for name, age in ages.items() if age < 30}
-        assert reads.total(db) == len(ids(db))
-        fold_all(db)
-        assert list(verify.problems(db, deep=True)) == []
+    ages = {f"m{n}": chance.choice([1, 29.9, 30.1, 31, 400]) for n in range(300)}
+    for name, age in ages.items():
+        keeper.insert([message(name, sender=f"+{age:.0f}")], at(age) + chance.randrange(10**6))
+    assert keeper.backlog(MONTH) == sum(age > 30 for age in ages.values())
+    keeper.expire(MONTH)
+    assert keeper.ids() == {name for name, age in ages.items() if age < 30}
+    assert keeper.backlog(MONTH) == 0
+    keeper.check()
 
 
-def test_a_piece_is_as_long_as_it_may_be(tmp_path: Path) -> None:
-    with database(tmp_path / "app.db") as db:
-        for start in range(0, 3000, 100):
-            insert(db, [message(f"m{n}") for n in range(start, start + 100)], at(40))
-        policy = retention(db)
-        sizes = []
-        while deleted := policy.piece(db, NOW):
-            sizes.append(deleted)
-        assert sum(sizes) == 3000
-        assert sizes[0] == 20
-        assert max(sizes) <= 500
+def test_a_piece_is_short(keeper: Keeper) -> None:
+    for start in range(0, 1500, 100):
+        keeper.insert([message(f"m{n}") for n in range(start, start + 100)], at(40))
+    sizes = keeper.expire(MONTH)
+    assert sum(sizes) == 1500
+    assert max(sizes) <= 500
 
 
-def test_an_expired_id_is_buried_for_its_days_and_then_new(tmp_path: Path) -> None:
-    with database(tmp_path / "app.db") as db:
-        insert(db, [message("old")], at(31))
-        policy = retention(db, tombstone_days=7)
-        expire_all(db, policy)
-        buried = Tombstones(db)
-        later = NOW + 7 * DAY_SECONDS
-        assert set(buried.buried(db, ["old", "other"], NOW)) == {"old"}
-        assert set(buried.buried(db, ["old", "other"], later - 1)) == {"old"}
-        assert set(buried.buried(db, ["old", "other"], later)) == set()
-        assert forget(db, 10, later - 1) == 0
-        assert forget(db, 10, later) == 1
+def test_an_expired_id_is_buried_for_its_days_and_then_new(keeper: Keeper) -> None:
+    keeper.insert([message("old")], at(31))
+    keeper.expire(MONTH)
+    later = NOW + 7 * DAY_SECONDS
+    just_before = int((later - 1) * 1e6)
+    assert keeper.insert([message("old"), message("other")], just_before) == [
+        "duplicate",
+        "created",
+    ]
+    assert keeper.expire(Policy(None), later - 1) == []
+    assert keeper.insert([message("old")], int(later * 1e6)) == ["created"]
+    assert keeper.expire(Policy(None), later) == [1]
+    assert list(keeper.stones()) == []
 
 
-def test_a_tombstone_does_not_tell_the_id(tmp_path: Path) -> None:
-    path = tmp_path / "app.db"
-    with database(path) as db:
-        Tombstones(db).bury(db, ["wamid-of-somebody"], NOW)
-        (found, _) = db.execute("SELECT * FROM tombstones").fetchone()
-        assert len(found) == 16
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    assert b"wamid-of-somebody" not in path.read_bytes()
+def test_a_tombstone_is_the_ids_keyed_hash(keeper: Keeper) -> None:
+    keeper.insert([message("wamid-of-somebody")], at(31))
+    keeper.expire(MONTH)
+    wanted = keyed_hash(keeper.key(), b"wamid-of-somebody")[:16]
+    assert list(keeper.stones()) == [(wanted, int(NOW + 7 * DAY_SECONDS))]
 
 
+async def test_a_server_lets_go_of_what_expired(
+    new_store: Callable[..., MessageStore],
+) -> None:
+    event = Event("status.read", None, "{}")
+    both = Delivery("whatsapp", (Message(*message("m1")),), ("{}",), (event,))
+    first = new_store()
+    await first.open()
+    await first.insert(both)
+    await first.refuse(Refusal("native", "conflict", "r1", None, "[]", b"{}"))
+    await first.close()
+    second = new_store(policy=Policy(retention_days=1e-9, tombstone_days=1))
+    await second.open()
+    try:
+        async with asyncio.timeout(30):
+            while (  # noqa: ASYNC110 - nobody is told
+                await second.total()
+                or (await second.events(EventQuery())).data
+                or (await second.refused(RefusedQuery())).data
+            ):
+                await asyncio.sleep(0.02)
+        assert await second.insert(both._replace(events=())) == Result.DUPLICATE
+        assert await second.total() == 0
+    finally:
+        await second.close()
+
+
+@pytest.mark.one_engine
 @pytest.mark.parametrize("many", [0, 3, 20_000])
 def test_every_buried_id_is_known_again_after_a_restart(tmp_path: Path, many: int) -> None:
     with database(tmp_path / "app.db") as db:

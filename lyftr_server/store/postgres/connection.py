@@ -25,7 +25,7 @@ READY_SECONDS = 5.0
 # After a failed connect all who ask hear the same for so long.
 PAUSE_SECONDS = 0.1
 
-_SLOT_LOCKS = 0x4C59  # which advisory locks are slots'
+SLOT_LOCKS = 0x4C59  # which advisory locks are slots'
 _SETTINGS = {
     "application_name": "lyftr-server",
     # A cached generic plan makes some searches ten times slower.
@@ -193,7 +193,7 @@ async def _take_slot(db: Any) -> Slot:
     Not before: while a transaction of a dropped connection may still commit, its slot is taken.
     """
     number = 0
-    while not await db.fetchval("SELECT pg_try_advisory_lock($1, $2)", _SLOT_LOCKS, number):
+    while not await db.fetchval("SELECT pg_try_advisory_lock($1, $2)", SLOT_LOCKS, number):
         number += 1
     await db.execute("INSERT INTO slots (slot) VALUES ($1) ON CONFLICT DO NOTHING", number)
     last = await db.fetchval("SELECT last FROM slots WHERE slot = $1", number)

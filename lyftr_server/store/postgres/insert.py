@@ -6,7 +6,6 @@ orders. Every commit writes, a repeat's too: a transaction that writes nothing d
 standby, and would acknowledge a row that no standby has.
 """
 
-import json
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -14,8 +13,12 @@ from typing import Any, NamedTuple
 from ...records import NATIVE, Delivery, Message, Refusal, Result
 from ..cursor import instant
 from ..limits import Limits
+from ..repeats import conflict, same
 from .schema import SLOT_BITS, folded
+from .tombstones import Pads, pads_of
 
+# An id that is buried is left out. Where others were buried meanwhile (`buried` has another version
+# than in this statement's snapshot), let_in() looks again, and all is tried again.
 # The time of storing, in microseconds; $3 takes its place in tests.
 _NOW = "coalesce($3::bigint, (extract(epoch FROM statement_timestamp()) * 1000000)::bigint)"
 INSERT = f"""
@@ -31,7 +34,10 @@ WITH given AS (
                           source, payload, created_at)
     SELECT ($1::bigint << {SLOT_BITS}) + $2::bigint + n, message_id, from_msisdn, to_msisdn, ts,
         text, instant, folded, source, payload, us
-    FROM given CROSS JOIN now ORDER BY message_id COLLATE "C"
+    FROM given CROSS JOIN now
+    WHERE (SELECT version FROM buried) = 0 OR coalesce((SELECT until FROM tombstones
+        WHERE hash = tombstone(message_id, $14::bytea, $15::bytea)), 0) <= us / 1000000
+    ORDER BY message_id COLLATE "C"
     ON CONFLICT (message_id) DO NOTHING
     RETURNING message_id, from_msisdn, to_msisdn, instant, created_at
 ), counted AS (
@@ -39,12 +45,9 @@ WITH given AS (
     SELECT 1, array_agg(substr(instant, 1, 13)), array_agg(from_msisdn), array_agg(to_msisdn),
         array_agg(created_at / 60000000) FROM new HAVING count(*) > 0
 )
-SELECT message_id FROM new
+SELECT coalesce(ids, ARRAY[]::text[]) FROM (SELECT array_agg(message_id) AS ids FROM new) AS every
+WHERE let_in((SELECT version FROM buried), ids, $14::bytea, $15::bytea)
 """
-
-_CONFLICT = json.dumps(
-    [{"loc": ["body", "message_id"], "msg": "is stored with other content", "type": "conflict"}]
-)
 
 
 class Slot(NamedTuple):
@@ -59,6 +62,7 @@ class Options(NamedTuple):
 
     by_content: bool = False
     refused_limits: Limits = Limits()
+    pads: Pads = pads_of(b"")  # of the database's own key
     now_us: int | None = None  # None: the database's clock
 
 
@@ -168,7 +172,7 @@ async def _insert_messages(db: Any, rows: Sequence[_Row], slot: Slot, options: O
     columns: list[list[str | None]] = [
         [*column] for column in zip(*(row.message for row in rows), strict=True)
     ] or [[]] * 5
-    found = await db.fetch(
+    found = await db.fetchval(
         INSERT,
         slot.number,
         slot.last,
@@ -179,8 +183,9 @@ async def _insert_messages(db: Any, rows: Sequence[_Row], slot: Slot, options: O
         [row.source for row in rows],
         [row.payload for row in rows],
         list(range(1, len(rows) + 1)),
+        *options.pads,
     )
-    return {message_id for (message_id,) in found}
+    return set(found)
 
 
 async def _outcomes(db: Any, batch: Sequence[Delivery | Refusal], new: set[str]) -> _Outcomes:
@@ -200,9 +205,9 @@ async def _outcomes(db: Any, batch: Sequence[Delivery | Refusal], new: set[str])
         for message in delivery.messages:
             # None: another id with the same content, under DEDUPE_BY=content.
             row = stored.get(message.message_id)
-            if row is not None and not _same(message, row, ours=bool(delivery.payloads)):
+            if row is not None and not same(message, row, ours=bool(delivery.payloads)):
                 if Result.CONFLICT not in results:  # its body is kept once
-                    outcomes.conflicts.append(_conflict(delivery, message))
+                    outcomes.conflicts.append(conflict(delivery, message))
                 result = Result.CONFLICT
             elif message.message_id in left:
                 left.remove(message.message_id)  # a second one in the batch is a repeat
@@ -212,22 +217,6 @@ async def _outcomes(db: Any, batch: Sequence[Delivery | Refusal], new: set[str])
             results.append(result)
         outcomes.results[id(delivery)] = results
     return outcomes
-
-
-def _same(message: Message, row: Message, *, ours: bool) -> bool:
-    """Tell whether a repeat says what was stored; `ours`: its `ts` may be our time of receipt."""
-    return message == row or (ours and message._replace(ts=row.ts) == row)
-
-
-def _conflict(delivery: Delivery, message: Message) -> Refusal:
-    return Refusal(
-        delivery.source,
-        Result.CONFLICT,
-        delivery.request_id,
-        message.message_id,
-        _CONFLICT,
-        delivery.body,
-    )
 
 
 async def _insert_events(

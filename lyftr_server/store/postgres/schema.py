@@ -104,8 +104,77 @@ CREATE TABLE lyftr (version integer NOT NULL, unicode text NOT NULL);
 INSERT INTO lyftr VALUES (0, '');
 """
 
+# 2: what must not come back (see tombstones.py), and what is to go (see erasure.py) until it is.
+KEEPING_LESS = """
+-- What is oldest goes first. Rows that come later take the room of those that went, so the least
+-- time in a range of pages says little.
+DROP INDEX messages_by_created;
+CREATE INDEX messages_by_created ON messages (created_at);
+
+CREATE TABLE tombstones (hash bytea PRIMARY KEY, until bigint NOT NULL); -- seconds since 1970
+CREATE INDEX tombstones_by_until ON tombstones (until);
+CREATE TABLE buried (version bigint NOT NULL) WITH (fillfactor = 50);
+INSERT INTO buried VALUES (0);
+INSERT INTO keys SELECT 'tombstone', decode(string_agg(
+    replace(gen_random_uuid()::text, '-', ''), ''), 'hex') FROM generate_series(1, 2);
+
+-- HMAC-SHA256, with the key's pads
+CREATE FUNCTION tombstone(message_id text, inner_pad bytea, outer_pad bytea) RETURNS bytea
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
+    SELECT substr(sha256(outer_pad || sha256(inner_pad || convert_to(message_id, 'UTF8'))), 1, 16)
+$$;
+-- VOLATILE: each of its statements sees what was committed meanwhile.
+CREATE FUNCTION let_in(seen bigint, ids text[], inner_pad bytea, outer_pad bytea) RETURNS boolean
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    IF (SELECT version FROM buried) <> seen AND EXISTS (
+        SELECT FROM unnest(ids) AS id JOIN tombstones ON hash = tombstone(id, inner_pad, outer_pad)
+        WHERE until > extract(epoch FROM clock_timestamp())
+    ) THEN
+        RAISE EXCEPTION 'buried meanwhile' USING ERRCODE = 'serialization_failure';
+    END IF;
+    RETURN true;
+END $$;
+
+CREATE TABLE erasures (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    person text COLLATE "C", message_id text COLLATE "C",
+    heads bigint[] NOT NULL,            -- how far each slot's rows went when it was ordered
+    messages bigint NOT NULL DEFAULT 0, events bigint NOT NULL DEFAULT 0,
+    refused bigint NOT NULL DEFAULT 0, done_at timestamptz
+);
+-- Messages that an erasure took, until every server has told those who follow.
+CREATE TABLE erased (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, message_id text COLLATE "C" NOT NULL
+);
+
+-- The planner needs no samples of these, and samples outlive what they are of.
+ALTER TABLE messages ALTER message_id SET STATISTICS 0, ALTER to_msisdn SET STATISTICS 0,
+    ALTER text SET STATISTICS 0, ALTER folded SET STATISTICS 0, ALTER payload SET STATISTICS 0;
+ALTER TABLE events ALTER message_id SET STATISTICS 0, ALTER body SET STATISTICS 0;
+ALTER TABLE refused ALTER message_id SET STATISTICS 0, ALTER body SET STATISTICS 0;
+ALTER TABLE deltas ALTER senders SET STATISTICS 0, ALTER recipients SET STATISTICS 0;
+ALTER TABLE sender_counts ALTER from_msisdn SET STATISTICS 0;
+ALTER TABLE recipient_counts ALTER to_msisdn SET STATISTICS 0;
+ALTER TABLE erased ALTER message_id SET STATISTICS 0;
+ALTER TABLE erasures ALTER person SET STATISTICS 0, ALTER message_id SET STATISTICS 0;
+
+-- Whoever takes rows into the index has its lock: none of them goes unseen meanwhile.
+CREATE OR REPLACE FUNCTION forget_messages() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM gone) THEN
+        INSERT INTO deltas (n, hours, senders, recipients, minutes)
+            SELECT -1, array_agg(substr(instant, 1, 13)), array_agg(from_msisdn),
+                array_agg(to_msisdn), array_agg(created_at / 60000000) FROM gone;
+        PERFORM FROM locks WHERE name = 'search' FOR UPDATE;
+        DELETE FROM search WHERE seq IN (SELECT seq FROM gone);
+    END IF;
+    RETURN NULL;
+END $$;
+"""
+
 # STEPS[n] brings version n to n + 1. A released step never changes.
-STEPS = (MESSAGES,)
+STEPS = (MESSAGES, KEEPING_LESS)
 VERSION = len(STEPS)
 
 

@@ -1,23 +1,26 @@
 """The store on PostgreSQL: two connections commit, the others read, and one keeps up."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ...metrics import Gauge
-from ...records import Message, Result, StoredEvent, StoredMessage, StoredRefusal
+from ...records import Erased, Message, Result, StoredEvent, StoredMessage, StoredRefusal
 from ...schema import EventQuery, MessageQuery, RefusedQuery, TimelineQuery
 from ..commits import Item
 from ..cursor import Key, key_of
 from ..errors import StoreError, Unopenable, Unusable
-from ..limits import Limits
+from ..limits import Limits, Policy
 from ..message_store import MessageStore
 from ..pages import Page, Rows, fitting
-from . import following, reads, schema, upkeep
+from . import erasure, following, reads, schema, tombstones, upkeep
 from .connection import Lane, host, urls
+from .gauges import gauges
 from .insert import Options, insert
+from .keeping import Keeping
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +40,10 @@ EXPORT_PAUSE_SECONDS = 0.25
 KEEP_UP_SECONDS = 1.0
 KEEP_UP_RETRY_SECONDS = 5.0
 START_PAUSE_SECONDS = 0.25
+# Whoever waits for an erasure looks so often.
+ERASED_SECONDS = 0.1
 
-_LIMITS = Limits()
+_LIMITS, _POLICY = Limits(), Policy()
 
 
 class PostgresStore(MessageStore):
@@ -56,20 +61,24 @@ class PostgresStore(MessageStore):
         *,
         dedupe_by: str = "message_id",
         refused_limits: Limits = _LIMITS,
+        policy: Policy = _POLICY,
         wait_seconds: float = 30.0,
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self._url = url
         self._options = Options(by_content=dedupe_by == "content", refused_limits=refused_limits)
+        self._policy = policy
         self._wait_seconds = wait_seconds
         self._version = ""
         self._writing: list[Lane] = []
         self._listings: Lane
         self._searches: Lane
         self._health: Lane
-        self._keeping: Lane
-        self._keeper: asyncio.Task[None] | None = None
+        self._upkeep: Lane
+        self._lessening: Lane
+        self._keeping: Keeping
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def name(self) -> str:
@@ -81,12 +90,13 @@ class PostgresStore(MessageStore):
 
     async def _open(self) -> None:
         self._writing = [Lane(self._url, commits=True) for _ in range(self.commits_in_flight)]
-        self._listings, self._searches, self._health, self._keeping = (
-            Lane(self._url) for _ in range(4)
+        self._listings, self._searches, self._health, self._upkeep, self._lessening = (
+            Lane(self._url) for _ in range(5)
         )
         try:
             await self._reach()
-            await self._keeping.run(schema.migrate, MIGRATE_SECONDS)
+            await self._upkeep.run(schema.migrate, MIGRATE_SECONDS)
+            pads = await self._upkeep.run(tombstones.pads, HEALTH_SECONDS)
             for lane in self._writing:
                 await lane.open()
             self._version = await self._health.run(_version, HEALTH_SECONDS)
@@ -97,7 +107,15 @@ class PostgresStore(MessageStore):
         except BaseException:
             await self._close()
             raise
-        self._keeper = asyncio.create_task(self._keep_up())
+        self._options = self._options._replace(pads=pads)
+        self._keeping = Keeping(
+            self._lessening,
+            self._policy,
+            pads,
+            busy=lambda: bool(self.queue_depth),
+            heard=lambda ids: self.on_erased(ids),
+        )
+        self._tasks = [asyncio.create_task(work) for work in (self._keep_up(), self._keeping.run())]
 
     async def _reach(self) -> None:
         """Wait for a database that is still starting."""
@@ -105,7 +123,7 @@ class PostgresStore(MessageStore):
         told = False
         while True:
             try:
-                await self._keeping.open()
+                await self._upkeep.open()
                 return
             except Unusable:
                 raise
@@ -118,11 +136,12 @@ class PostgresStore(MessageStore):
             await asyncio.sleep(START_PAUSE_SECONDS)
 
     async def _close(self) -> None:
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
-            self._keeper = None
-        for lane in (*self._writing, self._listings, self._searches, self._health, self._keeping):
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        reading = (self._listings, self._searches, self._health)
+        for lane in (*self._writing, *reading, self._upkeep, self._lessening):
             lane.close()
 
     # -- writing
@@ -147,16 +166,33 @@ class PostgresStore(MessageStore):
         finally:
             self._writing.append(lane)
 
+    async def erase(self, *, person: str | None = None, message_id: str | None = None) -> Erased:
+        number = await self._listings.run(
+            lambda db: erasure.order(db, person=person, message_id=message_id), LISTING_SECONDS
+        )
+        self._keeping.wake()
+        while True:
+            with contextlib.suppress(StoreError):  # it goes on, here or on another server
+                done = await self._listings.run(
+                    lambda db: erasure.taken(db, number), LISTING_SECONDS
+                )
+                if done is not None:
+                    return done
+            await asyncio.sleep(ERASED_SECONDS)
+
+    async def erasable(self, person: str) -> Erased:
+        return await self._read(self._searches, lambda db: erasure.count(db, person))
+
     async def _keep_up(self) -> None:
         """Do what can wait, for ever; beside deliveries at most half of the time."""
         failing: str | None = None
         while True:
             pause = KEEP_UP_SECONDS
             try:
-                while await self._keeping.run(upkeep.fold, UPKEEP_SECONDS):
+                while await self._upkeep.run(upkeep.fold, UPKEEP_SECONDS):
                     pass
                 began = time.monotonic()
-                while await self._keeping.run(upkeep.index, UPKEEP_SECONDS):
+                while await self._upkeep.run(upkeep.index, UPKEEP_SECONDS):
                     if self.queue_depth:
                         pause = min(KEEP_UP_SECONDS, time.monotonic() - began)
                         break
@@ -234,21 +270,9 @@ class PostgresStore(MessageStore):
         return await self._read(lane, lambda db: following.follow(db, query, after, limit))
 
     async def gauges(self) -> Sequence[Gauge]:
-        deltas = rows = size = None
-        try:
-            deltas, rows = await self._read(self._health, upkeep.backlog)
-            size = await self._read(self._health, _database_bytes)
-        except StoreError:
-            logger.debug("the database's gauges cannot be read")
-        return [
-            Gauge(
-                "lyftr_search_backlog_messages",
-                "Messages the search index does not cover yet.",
-                rows,
-            ),
-            Gauge("lyftr_database_bytes", "Size of the database.", size),
-            Gauge("lyftr_unfolded_batches", "Batches whose counts wait to be folded.", deltas),
-        ]
+        return await gauges(
+            lambda work: self._read(self._health, work), self._keeping.retention.backlog
+        )
 
     async def _read(self, lane: Lane, work: Callable[[Any], Awaitable[T]]) -> T:
         seconds = {self._health: HEALTH_SECONDS, self._searches: SEARCH_SECONDS}
@@ -265,7 +289,3 @@ async def _probe(db: Any, slot: int) -> None:
 
 async def _version(db: Any) -> str:
     return str(await db.fetchval("SHOW server_version"))
-
-
-async def _database_bytes(db: Any) -> int:
-    return int(await db.fetchval("SELECT pg_database_size(current_database())"))

@@ -84,13 +84,19 @@ async def index(db: Any, most: int = INDEXED_ROWS) -> bool:
     return bool(moved > upto)
 
 
-async def backlog(db: Any) -> tuple[int, int]:
-    """Return how many deltas are not folded, and how many numbers the index is behind."""
-    deltas, rows = await db.fetchrow(
-        "SELECT (SELECT count(*) FROM deltas), (SELECT coalesce(sum(last - coalesce(upto, 0)), 0)"
-        " FROM slots LEFT JOIN indexed USING (slot))"
+async def unfolded(db: Any) -> int:
+    """Return how many deltas are not folded."""
+    return int(await db.fetchval("SELECT count(*) FROM deltas"))
+
+
+async def unindexed(db: Any) -> int:
+    """Return how many numbers the index is behind."""
+    return int(
+        await db.fetchval(
+            "SELECT coalesce(sum(last - coalesce(upto, 0)), 0)"
+            " FROM slots LEFT JOIN indexed USING (slot)"
+        )
     )
-    return int(deltas), int(rows)
 
 
 async def _have(db: Any, name: str) -> bool:

@@ -7,13 +7,13 @@ forgotten until then, and the file is made anew (VACUUM): SQLite overwrites what
 """
 
 import json
-import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from ...records import Erased
+from ..mentions import mentions
 from . import search
 from .sql import json_row, transaction
 from .tombstones import Tombstones
@@ -23,8 +23,6 @@ PIECE_ROWS = 100
 SCAN_ROWS = 5_000
 SCAN_BODIES = 200
 MERGE_PAGES = 64
-# A number shorter than this may stand anywhere by chance; it counts as a value by itself.
-_LONG = 7
 
 
 class Erasure(NamedTuple):
@@ -161,15 +159,6 @@ def _rows(db: sqlite3.Connection, where: str, *values: object) -> list[tuple[int
         f" FROM (SELECT seq, message_id FROM messages WHERE {where})",
         values,
     )
-
-
-def mentions(name: str) -> re.Pattern[bytes]:
-    """Return a pattern for a number or an id in somebody's JSON or form, its plus left out."""
-    bare = re.escape(name.removeprefix("+")).encode()
-    if len(name) <= _LONG:
-        return re.compile(rb'"\+?' + bare + b'"')
-    # In a form the plus is %2B.
-    return re.compile(rb"(?:(?<![0-9A-Za-z])|(?<=%2[Bb]))" + bare + rb"(?![0-9A-Za-z])")
 
 
 def count(db: sqlite3.Connection, person: str) -> Erased:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ...records import NATIVE, Delivery, Message, Refusal, Result
 from ..limits import Limits
+from ..repeats import conflict, same
 from . import events, refused
 from .sql import json_row, transaction
 from .tombstones import Tombstones
@@ -47,11 +48,6 @@ def dedupe_by_content(db: sqlite3.Connection, wanted: bool) -> None:
         db.execute("DROP INDEX IF EXISTS main.messages_by_content")
 
 
-_CONFLICT = json.dumps(
-    [{"loc": ["body", "message_id"], "msg": "is stored with other content", "type": "conflict"}]
-)
-
-
 class Inserted(NamedTuple):
     """What a commit did: each item's result, how many messages are new, and the last seq."""
 
@@ -74,14 +70,16 @@ def insert(
     last_seq: int,
     limits: Limits,
     tombstones: Tombstones,
+    now_us: int | None = None,
 ) -> Inserted:
-    """Commit a batch, all of it or nothing. `last_seq`: the last before it.
+    """Commit a batch, all of it or nothing. `last_seq`: the last before it; `now_us`: the time.
 
     A message that is buried is left out, and is a duplicate.
     """
-    now_us = time.time_ns() // 1000
+    now_us = time.time_ns() // 1000 if now_us is None else now_us
     deliveries = [item for item in batch if isinstance(item, Delivery)]
-    buried = tombstones.buried(db, (m.message_id for item in deliveries for m in item.messages))
+    ids = (message.message_id for item in deliveries for message in item.messages)
+    buried = tombstones.buried(db, ids, now_us / 1e6)
     if buried:
         deliveries = [_without(delivery, buried) for delivery in deliveries]
     elif len(deliveries) == len(batch) and all(item.source == NATIVE for item in deliveries):
@@ -172,9 +170,9 @@ def _outcomes(db: sqlite3.Connection, deliveries: Sequence[Delivery], last_seq: 
             seq, row = stored.get(message.message_id, (0, None))
             if row is None:
                 result = Result.DUPLICATE
-            elif not _same(message, row, ours=bool(delivery.payloads)):
+            elif not same(message, row, ours=bool(delivery.payloads)):
                 if Result.CONFLICT not in results:  # its body is kept once
-                    outcomes.conflicts.append(_conflict(delivery, message))
+                    outcomes.conflicts.append(conflict(delivery, message))
                 result = Result.CONFLICT
             elif seq > last_seq and message.message_id not in outcomes.seqs:
                 result = Result.CREATED
@@ -194,22 +192,6 @@ def _stored(db: sqlite3.Connection, ids: set[str]) -> dict[str, tuple[int, Messa
         (json.dumps(list(ids), ensure_ascii=False),),
     )
     return {row[0]: (seq, Message(*row)) for seq, *row in rows}
-
-
-def _same(message: Message, row: Message, *, ours: bool) -> bool:
-    """Tell whether a repeat says what was stored; `ours`: its `ts` may be our time of receipt."""
-    return message == row or (ours and message._replace(ts=row.ts) == row)
-
-
-def _conflict(delivery: Delivery, message: Message) -> Refusal:
-    return Refusal(
-        delivery.source,
-        Result.CONFLICT,
-        delivery.request_id,
-        message.message_id,
-        _CONFLICT,
-        delivery.body,
-    )
 
 
 def _insert_payloads(

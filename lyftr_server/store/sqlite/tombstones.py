@@ -4,7 +4,6 @@ Nobody can tell an id from a tombstone without the key, and nobody can tell whos
 """
 
 import sqlite3
-import time
 from collections.abc import Collection, Iterable, Sequence
 
 from ...signature import keyed_hash
@@ -34,9 +33,7 @@ class Tombstones:
         while after is not None:
             after = self._read(db, after)
 
-    def buried(
-        self, db: sqlite3.Connection, ids: Iterable[str], now: float | None = None
-    ) -> Collection[str]:
+    def buried(self, db: sqlite3.Connection, ids: Iterable[str], now: float) -> Collection[str]:
         """Return those of `ids` that must not be stored again. `now`: seconds since 1970."""
         if self._bits is None:
             return ()
@@ -46,7 +43,7 @@ class Tombstones:
         found = db.execute(
             f"SELECT hash FROM tombstones WHERE hash IN ({','.join('?' * len(likely))})"
             " AND until > ?",
-            (*likely, time.time() if now is None else now),
+            (*likely, now),
         )
         return {likely[each] for (each,) in found}
 

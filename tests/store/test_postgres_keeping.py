@@ -1,0 +1,115 @@
+"""Keeping less on PostgreSQL, where others deliver, index and read at the same moment."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+
+from lyftr_server.records import Erased, Result
+from lyftr_server.store.postgres import schema, tombstones, upkeep
+from lyftr_server.store.postgres.insert import Options, Slot, insert
+from lyftr_server.store.postgres.store import PostgresStore
+
+from ..process import native
+from .databases import message
+
+
+@asynccontextmanager
+async def connected(url: str, many: int) -> AsyncIterator[list[Any]]:
+    async with AsyncExitStack() as stack:
+        found = [await asyncpg.connect(url) for _ in range(many)]
+        for each in found:
+            stack.push_async_callback(each.close)
+        yield found
+
+
+async def until_it_waits(watching: Any, waiting: Any) -> None:
+    sql = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1"
+    async with asyncio.timeout(30):
+        while not await watching.fetchval(sql, waiting.get_server_pid()):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_who_waited_for_what_was_buried_is_not_let_in(postgres_url: str) -> None:
+    """The delivery's snapshot is older than the tombstone: it sees neither row nor tombstone."""
+    async with connected(postgres_url, 3) as (burying, delivering, watching):
+        pads = await tombstones.pads(burying)
+        for slot in range(2):
+            await burying.execute("INSERT INTO slots VALUES ($1)", slot)
+        options = Options(pads=pads)
+        batch = [native(message("m1"))]
+        await insert(burying, batch, Slot(0, 0), options)
+        (seq,) = await burying.fetchrow("SELECT seq FROM messages")
+        async with burying.transaction():
+            assert await tombstones.bury(burying, [seq], 2 * 10**9, pads) == ["m1"]
+            late = asyncio.create_task(insert(delivering, batch, Slot(1, 0), options))
+            await until_it_waits(watching, delivering)
+        with pytest.raises(asyncpg.SerializationError, match="buried meanwhile"):
+            await late  # a lane does it again at once
+        assert (await insert(delivering, batch, Slot(1, 0), options))[0] == [Result.DUPLICATE]
+        assert await watching.fetchval("SELECT count(*) FROM messages") == 0
+
+
+async def test_what_is_deleted_while_it_is_indexed_leaves_the_index(postgres_url: str) -> None:
+    async with connected(postgres_url, 3) as (indexing, deleting, watching):
+        await indexing.execute("INSERT INTO slots VALUES (0)")
+        await insert(indexing, [native(message("m1"))], Slot(0, 0), Options())
+        async with indexing.transaction():
+            await upkeep.index(indexing)
+            gone = asyncio.create_task(deleting.execute("DELETE FROM messages"))
+            await until_it_waits(watching, deleting)
+        await gone
+        assert await watching.fetchval("SELECT count(*) FROM search") == 0
+
+
+async def test_every_server_hears_what_one_of_them_erased(postgres_url: str) -> None:
+    heard: list[list[str]] = [[], []]
+    stores = [PostgresStore(postgres_url) for _ in heard]
+    async with AsyncExitStack() as stack:
+        for store, ids in zip(stores, heard, strict=True):
+            store.on_erased = ids.extend
+            await store.open()
+            stack.push_async_callback(store.close)
+        await stores[0].insert(native(message("m1")))
+        assert await stores[1].insert(native(message("m1"))) == Result.DUPLICATE
+        assert await stores[0].erase(message_id="m1") == Erased(1)
+        assert heard == [["m1"], ["m1"]]
+        for store in stores:
+            assert await store.insert(native(message("m1"))) == Result.DUPLICATE
+
+
+async def test_an_erasure_is_not_done_while_somebody_still_sees_it(postgres_url: str) -> None:
+    store = PostgresStore(postgres_url)
+    await store.open()
+    try:
+        async with connected(postgres_url, 1) as (reader,):
+            await store.insert(native(message("m1")))
+            async with reader.transaction(isolation="repeatable_read"):
+                assert await reader.fetchval("SELECT count(*) FROM messages") == 1
+                erasing = asyncio.create_task(store.erase(message_id="m1"))
+                async with asyncio.timeout(30):
+                    while await store.total():  # noqa: ASYNC110 - nobody is told
+                        await asyncio.sleep(0.01)
+                done, _ = await asyncio.wait([erasing], timeout=0.5)
+                assert not done
+            assert await erasing == Erased(1)
+    finally:
+        await store.close()
+
+
+async def test_a_database_of_before_learns_to_keep_less(postgres_url: str) -> None:
+    async with connected(postgres_url, 1) as (db,):
+        await db.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        await db.execute(schema.STEPS[0])
+        await db.execute("UPDATE lyftr SET version = 1")
+    store = PostgresStore(postgres_url)
+    await store.open()
+    try:
+        await store.insert(native(message("m1")))
+        assert await store.erase(person="+1") == Erased(1)
+        assert await store.insert(native(message("m1"))) == Result.DUPLICATE
+    finally:
+        await store.close()
