@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lyftr_server.records import Delivery, Message, Result
 from lyftr_server.schema import Invalid, MessageQuery, TimelineQuery
+from lyftr_server.store.folding import folding_hash, folds_alike
 from lyftr_server.store.postgres import following, reads, schema, tombstones, upkeep
 from lyftr_server.store.postgres.connection import urls
 from lyftr_server.store.postgres.insert import Options, Slot, insert
@@ -300,13 +301,26 @@ def test_another_programs_table_is_left_alone(postgres: PostgresServer) -> None:
             database.close()
 
 
-def test_other_folding_of_letters_begins_the_index_anew(database: Database) -> None:
-    database.insert([message("m1", text="Straße")])
+@pytest.mark.parametrize(
+    "before, kept",
+    [("another folding", False), ("15.0.0", folds_alike("15.0.0")), (folding_hash(), True)],
+)
+def test_texts_are_folded_anew_only_when_letters_fold_in_another_way(
+    database: Database, before: str, kept: bool
+) -> None:
+    database.insert([message(f"m{n}", text="Straße") for n in range(2500)])
     database.run(upkeep.index(database.db))
-    sql = "UPDATE lyftr SET unicode = '1'; UPDATE messages SET folded = 'x'"
+    sql = f"UPDATE lyftr SET unicode = '{before}'; UPDATE messages SET folded = 'x'"
     database.run(database.db.execute(sql))
+    indexed = database.run(database.db.fetchval("SELECT count(*) FROM search"))
     database.run(schema.migrate(database.db))
-    assert database.run(reads.page(database.db, MessageQuery(q="STRASSE"))).total == 1
+    found = database.run(database.db.fetchval("SELECT count(*) FROM search"))
+    assert (found, indexed) == (1000 if kept else 0, 1000)
+    again = database.run(database.db.fetchval("SELECT count(*) FROM messages WHERE folded = 'x'"))
+    assert again == (2500 if kept else 0)
+    assert database.run(database.db.fetchval("SELECT unicode FROM lyftr")) == folding_hash()
+    if not kept:
+        assert database.run(reads.page(database.db, MessageQuery(q="STRASSE"))).total == 2500
 
 
 def test_each_host_of_a_url_is_tried_by_itself() -> None:

@@ -1,9 +1,12 @@
 """The database's schema, and the forward-only steps to it from each earlier version."""
 
-import unicodedata
+import logging
 from typing import Any
 
 from ..errors import Unusable
+from ..folding import folding_hash, folds_alike
+
+logger = logging.getLogger(__name__)
 
 # Any number of servers may start at once: IF NOT EXISTS alone fails when they do.
 _MIGRATION_LOCK = 0x4C594654  # "LYFT"
@@ -12,6 +15,9 @@ _MIGRATION_LOCK = 0x4C594654  # "LYFT"
 # that counts the rows it wrote. One sequence for all would hide rows from those who follow it:
 # its numbers are drawn before the commit. Within a slot rows come into sight in their order.
 SLOT_BITS = 40
+
+# Texts that are in memory at a time.
+FOLDED_ROWS = 1000
 
 # 1: text sorts by code points on every system (COLLATE "C"). `folded` is the casefolded text where
 # that differs from the text. Counts are appended as deltas, one row a batch, and folded in the
@@ -198,7 +204,7 @@ async def migrate(db: Any) -> None:
             await db.execute(step)
         if version < VERSION:
             await db.execute("UPDATE lyftr SET version = $1", VERSION)
-        await _start_over_for_other_unicode(db)
+        await _follow_folding(db)
 
 
 async def check(db: Any) -> int:
@@ -219,18 +225,30 @@ async def check(db: Any) -> int:
     return version
 
 
-async def _start_over_for_other_unicode(db: Any) -> None:
-    """Fold the texts anew when this Python folds some letters another way."""
-    unicode = unicodedata.unidata_version
-    found = await db.fetchval("SELECT unicode FROM lyftr")
-    if found == unicode:
+async def _follow_folding(db: Any) -> None:
+    """Fold the texts anew if they were folded in another way than ours."""
+    found, ours = await db.fetchval("SELECT unicode FROM lyftr"), folding_hash()
+    if found == ours:
         return
-    if found:
-        rows = await db.fetch("SELECT seq, text FROM messages WHERE text IS NOT NULL")
-        texts = [(row["seq"], folded(row["text"])) for row in rows]
-        await db.executemany("UPDATE messages SET folded = $2 WHERE seq = $1", texts)
+    if found and not folds_alike(found):
+        logger.info("folding all texts anew: letters are folded in another way")
+        after: int | None = -1
+        while after is not None:
+            after = await _fold_anew(db, after)
         await db.execute("TRUNCATE search, indexed")
-    await db.execute("UPDATE lyftr SET unicode = $1", unicode)
+    await db.execute("UPDATE lyftr SET unicode = $1", ours)
+
+
+async def _fold_anew(db: Any, after: int) -> int | None:
+    """Fold some texts; return where to go on, None at the end."""
+    rows = await db.fetch(
+        "SELECT seq, text, folded FROM messages WHERE seq > $1 ORDER BY seq LIMIT $2",
+        after,
+        FOLDED_ROWS,
+    )
+    changed = [(seq, folded(text)) for seq, text, before in rows if folded(text) != before]
+    await db.executemany("UPDATE messages SET folded = $2 WHERE seq = $1", changed)
+    return rows[-1]["seq"] if rows else None
 
 
 def folded(text: str | None) -> str | None:

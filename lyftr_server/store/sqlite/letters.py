@@ -5,10 +5,11 @@ letters whose folding begins with, ends with or contains something are a short l
 ours, called for each row, would give up and take the GIL each time.
 """
 
-import hashlib
 import re
 from functools import cache, lru_cache
 from typing import NamedTuple
+
+from ..folding import foldings
 
 # Up to so many spellings, looking for each by itself is faster than GLOB with sets of letters.
 MOST_SPELLINGS = 9
@@ -95,28 +96,9 @@ def _set(letters: set[str], gap: int = 1) -> str:
 
 
 @cache
-def folding_hash() -> str:
-    """Return what tells apart two Pythons that fold any letter in different ways."""
-    return hashlib.sha256(repr(sorted(_foldings().items())).encode()).hexdigest()
-
-
-@cache
 def _having(folded: str) -> set[str]:
     """Return the letters whose own folding has `folded` in it."""
-    found = {letter for letter, folding in _foldings().items() if folded in folding}
+    found = {letter for letter, folding in foldings().items() if folded in folding}
     if folded.casefold() == folded and len(folded) == 1:
         found.add(folded)
     return found
-
-
-@cache
-def _foldings() -> dict[str, str]:
-    """Return every letter that folds to something else, with its folding."""
-    found: dict[str, str] = {}
-    for start in range(0, 0x110000, 256):
-        if 0xD800 <= start < 0xE000:  # surrogates are no letters
-            continue
-        block = "".join(map(chr, range(start, start + 256)))
-        if block.casefold() != block:
-            found.update((letter, letter.casefold()) for letter in block)
-    return {letter: folding for letter, folding in found.items() if letter != folding}

@@ -4,7 +4,7 @@ import logging
 import sqlite3
 
 from ..errors import Unusable
-from .letters import folding_hash
+from ..folding import folding_hash, folds_alike
 from .sql import statements, transaction
 
 logger = logging.getLogger(__name__)
@@ -325,11 +325,6 @@ def _step(db: sqlite3.Connection, version: int, *, quiet: bool) -> None:
         logger.info("migrated to schema version %d", version + 1)
 
 
-# These versions of Unicode, which 0.1.0 could have, fold all letters alike.
-_ALIKE = {"14.0.0", "15.0.0", "15.1.0"}
-_ALIKE_HASH = "c828d487223c544d2885cbe3d38440d2955cbb2fa28ed72dbaf579db9cfce753"
-
-
 def follow_folding(db: sqlite3.Connection) -> None:
     """Empty the search index if it was made with another folding of letters than ours."""
     ours = folding_hash()
@@ -337,8 +332,7 @@ def follow_folding(db: sqlite3.Connection) -> None:
     if found == ours:
         return
     with transaction(db):
-        alike = found in _ALIKE and ours == _ALIKE_HASH
-        if watermark and not alike:
+        if watermark and not folds_alike(found):
             logger.info("building the search index anew: letters are folded in another way")
             for statement in statements(FORGET_INDEX):
                 db.execute(statement)
