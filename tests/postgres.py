@@ -27,8 +27,23 @@ START_SECONDS = 60
 STOP_SECONDS = 20
 
 _NO_SYNC = "-c fsync=off -c full_page_writes=off"
-_TEMPLATE = "lyftr_template"
+TEMPLATE = "lyftr_template"
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+
+# What a plain count says otherwise than the folded counts and the deltas together.
+COUNTS_THAT_DIFFER = " UNION ALL ".join(
+    f"""(SELECT name FROM (
+        SELECT {column}::text AS name, n FROM {table}
+        UNION ALL SELECT name::text, n FROM deltas CROSS JOIN LATERAL unnest({deltas}) AS name
+        UNION ALL SELECT ({of})::text, -1 FROM messages
+    ) AS every GROUP BY name HAVING sum(n) <> 0)"""
+    for table, column, deltas, of in (
+        ("hour_counts", "hour", "hours", "substr(instant, 1, 13)"),
+        ("sender_counts", "from_msisdn", "senders", "from_msisdn"),
+        ("recipient_counts", "to_msisdn", "recipients", "to_msisdn"),
+        ("minute_counts", "minute", "minutes", "created_at / 60000000"),
+    )
+)
 
 
 def find_programs() -> Path | None:
@@ -65,15 +80,18 @@ class PostgresServer:
         try:
             if _user():
                 shutil.chown(self.folder, _user())
-            self.run("initdb", "-D", self.data, "-A", "trust", "-U", "postgres", "-E", "UTF8",
-                     "--locale=C.UTF-8", "--no-sync", "--no-instructions")  # fmt: skip
-            self.start()
-            self.ask(lambda db: db.execute(f"CREATE DATABASE {_TEMPLATE}"), "postgres")
-            self.ask(schema.migrate, _TEMPLATE)
+            self._make()
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def _make(self) -> None:
+        self.run("initdb", "-D", self.data, "-A", "trust", "-U", "postgres", "-E", "UTF8",
+                 "--locale=C.UTF-8", "--no-sync", "--no-instructions")  # fmt: skip
+        self.start()
+        self.ask(lambda db: db.execute(f"CREATE DATABASE {TEMPLATE}"), "postgres")
+        self.ask(schema.migrate, TEMPLATE)
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -143,20 +161,10 @@ class PostgresServer:
 
     def ask(self, work: Callable[[Any], Awaitable[T]], database: str) -> T:
         """Do something on a connection of its own."""
-
-        async def connected() -> T:
-            db = await asyncpg.connect(self.url(database), timeout=START_SECONDS)
-            try:
-                return await work(db)
-            finally:
-                await db.close()
-
-        # In a thread of its own: the test's loop may be running, and is not to be touched.
-        with ThreadPoolExecutor(1) as thread:
-            return thread.submit(asyncio.run, connected()).result()
+        return ask(self.url(database), work)
 
     @contextmanager
-    def database(self, template: str = _TEMPLATE) -> Iterator[str]:
+    def database(self, template: str = TEMPLATE) -> Iterator[str]:
         """Make a database for a test, which goes with it; yields its URL."""
         name = f"test{next(self._numbers)}"
         self.ask(lambda db: db.execute(f"CREATE DATABASE {name} TEMPLATE {template}"), "postgres")
@@ -164,6 +172,26 @@ class PostgresServer:
             yield self.url(name)
         finally:
             self.ask(lambda db: db.execute(f"DROP DATABASE {name} WITH (FORCE)"), "postgres")
+
+
+def ask(url: str, work: Callable[[Any], Awaitable[T]]) -> T:
+    """Do something on a connection of its own."""
+
+    async def connected() -> T:
+        db = await asyncpg.connect(url, timeout=START_SECONDS)
+        try:
+            return await work(db)
+        finally:
+            await db.close()
+
+    # In a thread of its own: the test's loop may be running, and is not to be touched.
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, connected()).result()
+
+
+def query(url: str, sql: str) -> list[Any]:
+    """Return the rows that a query finds."""
+    return ask(url, lambda db: db.fetch(sql))
 
 
 def _end_with_parent() -> None:

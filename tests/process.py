@@ -99,6 +99,9 @@ class RunningServer:
             "ALLOWED_HOSTS": "x, h, 127.0.0.1",
             **(variables or {}),
         }
+        # Where the messages are: a file, or a URL of PostgreSQL's.
+        url = given["DATABASE_URL"]
+        self.place: Path | str = url if url.startswith("postgres") else self.database
         # A restart in the same folder goes on in the same file.
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         started = time.monotonic()

@@ -14,6 +14,7 @@ from typing import Any
 from lyftr_server.signature import sign
 from lyftr_server.store.sqlite import verify
 
+from ..postgres import COUNTS_THAT_DIFFER, query
 from ..process import RunningServer, as_body, ask, message, samples
 
 Content = dict[str, Any]
@@ -161,19 +162,28 @@ class Senders:
         return answer.status == 200
 
 
-def stored(database: Path) -> dict[str, Content]:
-    """Return every row by its id, as it was sent; each id must be there once."""
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
-        rows = db.execute("SELECT message_id, from_msisdn, to_msisdn, ts, text FROM messages")
-        names = ("message_id", "from", "to", "ts", "text")
-        contents = [dict(zip(names, row, strict=True)) for row in rows]
+_ROWS = "SELECT message_id, from_msisdn, to_msisdn, ts, text FROM messages"
+
+
+def stored(database: Path | str) -> dict[str, Content]:
+    """Return every row by its id, as it was sent; each id must be there once.
+
+    The database is a file of SQLite's or a URL of PostgreSQL's.
+    """
+    if isinstance(database, str):
+        rows = query(database, _ROWS)
+    else:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as db:
+            rows = db.execute(_ROWS).fetchall()
+    names = ("message_id", "from", "to", "ts", "text")
+    contents = [dict(zip(names, row, strict=True)) for row in rows]
     by_id = {content["message_id"]: content for content in contents}
     assert len(by_id) == len(contents)
     return by_id
 
 
 def check_database(
-    database: Path,
+    database: Path | str,
     acknowledged: Iterable[str],
     attempted: dict[str, Content],
     *,
@@ -186,8 +196,11 @@ def check_database(
         raise Lost(f"{len(lost)} acknowledged messages are lost, such as {min(lost)}")
     for message_id, row in rows.items():
         assert row == attempted[message_id]
-    with closing(sqlite3.connect(database, isolation_level=None)) as db:
-        assert list(verify.problems(db, deep)) == []
+    if isinstance(database, str):
+        assert query(database, COUNTS_THAT_DIFFER) == []
+    else:
+        with closing(sqlite3.connect(database, isolation_level=None)) as db:
+            assert list(verify.problems(db, deep)) == []
     return len(rows)
 
 
@@ -195,7 +208,7 @@ def check_answers(server: RunningServer, rows: int) -> None:
     """Hold that listing, statistics and metrics agree with a plain count."""
     assert server.get("/messages?limit=1").json()["total"] == rows
     stats = server.get("/stats").json()
-    senders: Counter[str] = Counter(row["from"] for row in stored(server.database).values())
+    senders: Counter[str] = Counter(row["from"] for row in stored(server.place).values())
     assert (stats["total_messages"], stats["senders_count"]) == (rows, len(senders))
     for entry in stats["messages_per_sender"]:
         assert senders[entry["from"]] == entry["count"]

@@ -17,6 +17,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--synchronous", help="PRAGMA synchronous, other than FULL")
     parser.add_argument("--log-limit", type=int, help="bytes of the log that may wait")
     parser.add_argument("--close-seconds", type=float, help="how long closing may take")
+    parser.add_argument("--commit-seconds", type=float, help="how long PostgreSQL may take")
     return parser.parse_args()
 
 
@@ -44,4 +45,8 @@ if __name__ == "__main__":
         from lyftr_server import server
 
         server.CLOSE_SECONDS = options.close_seconds
+    if options.commit_seconds:
+        from lyftr_server.store.postgres import store as postgres
+
+        postgres.COMMIT_SECONDS = options.commit_seconds
     sys.exit(main(["serve"]))

@@ -14,7 +14,7 @@ from lyftr_server.records import Delivery, Message, Result
 from lyftr_server.schema import Invalid, MessageQuery, TimelineQuery
 from lyftr_server.store.folding import folding_hash, folds_alike
 from lyftr_server.store.postgres import following, reads, schema, tombstones, upkeep
-from lyftr_server.store.postgres.connection import urls
+from lyftr_server.store.postgres.hosts import urls
 from lyftr_server.store.postgres.insert import Options, Slot, insert
 from lyftr_server.store.postgres.tombstones import Pads
 

@@ -14,6 +14,7 @@ from ...records import NATIVE, Delivery, Message, Refusal, Result
 from ..cursor import instant
 from ..limits import Limits
 from ..repeats import conflict, same
+from .calls import again
 from .schema import SLOT_BITS, folded
 from .tombstones import Pads, pads_of
 
@@ -87,8 +88,8 @@ async def insert(
         # A new statement sees what the others committed meanwhile.
         outcomes = await _outcomes(db, batch, new)
         if outcomes.conflicts:
-            async with db.transaction():  # before anybody hears of it
-                await _refuse(db, outcomes.conflicts, options)
+            # Before anybody hears of it; by itself, what was committed is not done again.
+            await again(lambda: _refuse_alone(db, outcomes.conflicts, options))
     else:
         async with db.transaction():
             rows = _rows(batch)
@@ -260,6 +261,11 @@ async def _insert_events(
 
 def _hash(source: str, body: str) -> bytes:
     return sha256(f"{source}\0{body}".encode()).digest()
+
+
+async def _refuse_alone(db: Any, refusals: Sequence[Refusal], options: Options) -> None:
+    async with db.transaction():
+        await _refuse(db, refusals, options)
 
 
 async def _refuse(db: Any, refusals: Sequence[Refusal], options: Options) -> None:

@@ -12,13 +12,14 @@ from ...records import Erased, Message, Result, StoredEvent, StoredMessage, Stor
 from ...schema import EventQuery, MessageQuery, RefusedQuery, TimelineQuery
 from ..commits import Item
 from ..cursor import Key, key_of
-from ..errors import StoreError, Unopenable, Unusable
+from ..errors import StoreError, Unopenable
 from ..limits import Limits, Policy
 from ..message_store import MessageStore
 from ..pages import Page, Rows, fitting
-from . import erasure, following, reads, schema, tombstones, upkeep
-from .connection import Lane, host, urls
+from . import erasure, following, health, reads, schema, tombstones, upkeep
+from .connection import Lane
 from .gauges import gauges
+from .hosts import Hosts, host, urls
 from .insert import Options, insert
 from .keeping import Keeping
 
@@ -28,6 +29,8 @@ T = TypeVar("T")
 
 COMMIT_SECONDS = 10.0
 HEALTH_SECONDS = 5.0
+# Readiness has two seconds for its answer; after this it looks for the reason.
+PATIENCE_SECONDS = 1.0
 LISTING_SECONDS = 30.0
 SEARCH_SECONDS = 120.0
 # A migration of many rows, and a piece of upkeep.
@@ -39,7 +42,6 @@ EXPORT_PAUSE_SECONDS = 0.25
 # From one look for what can wait to the next, and after a failure.
 KEEP_UP_SECONDS = 1.0
 KEEP_UP_RETRY_SECONDS = 5.0
-START_PAUSE_SECONDS = 0.25
 # Whoever waits for an erasure looks so often.
 ERASED_SECONDS = 0.1
 
@@ -78,6 +80,7 @@ class PostgresStore(MessageStore):
         self._upkeep: Lane
         self._lessening: Lane
         self._keeping: Keeping
+        self._pinging: asyncio.Future[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -89,12 +92,13 @@ class PostgresStore(MessageStore):
         return {"postgresql": self._version}
 
     async def _open(self) -> None:
-        self._writing = [Lane(self._url, commits=True) for _ in range(self.commits_in_flight)]
+        hosts = Hosts(self._url)
+        self._writing = [Lane(hosts, commits=True) for _ in range(self.commits_in_flight)]
         self._listings, self._searches, self._health, self._upkeep, self._lessening = (
-            Lane(self._url) for _ in range(5)
+            Lane(hosts) for _ in range(5)
         )
         try:
-            await self._reach()
+            await self._upkeep.wait_for_database(self._wait_seconds)
             await self._upkeep.run(schema.migrate, MIGRATE_SECONDS)
             pads = await self._upkeep.run(tombstones.pads, HEALTH_SECONDS)
             for lane in self._writing:
@@ -117,24 +121,6 @@ class PostgresStore(MessageStore):
         )
         self._tasks = [asyncio.create_task(work) for work in (self._keep_up(), self._keeping.run())]
 
-    async def _reach(self) -> None:
-        """Wait for a database that is still starting."""
-        deadline = time.monotonic() + self._wait_seconds
-        told = False
-        while True:
-            try:
-                await self._upkeep.open()
-                return
-            except Unusable:
-                raise
-            except StoreError as error:
-                if time.monotonic() > deadline:
-                    raise
-                if not told:
-                    logger.warning("waiting for the database: %s", error)
-                    told = True
-            await asyncio.sleep(START_PAUSE_SECONDS)
-
     async def _close(self) -> None:
         for task in self._tasks:
             task.cancel()
@@ -150,19 +136,18 @@ class PostgresStore(MessageStore):
         # As many lanes as commits in flight: one is free.
         lane = self._writing.pop()
         try:
-            return await lane.run(lambda db: self._insert(lane, db, batch), COMMIT_SECONDS)
+            results, last = await lane.run(
+                lambda db: insert(db, batch, lane.slot, self._options), COMMIT_SECONDS
+            )
+            lane.slot = lane.slot._replace(last=last)
+            return results
         finally:
             self._writing.append(lane)
-
-    async def _insert(self, lane: Lane, db: Any, batch: Sequence[Item]) -> Sequence[Result]:
-        results, last = await insert(db, batch, lane.slot, self._options)
-        lane.slot = lane.slot._replace(last=last)
-        return results
 
     async def probe(self) -> None:
         lane = self._writing.pop()
         try:
-            await lane.run(lambda db: _probe(db, lane.slot.number), HEALTH_SECONDS)
+            await lane.run(lambda db: health.probe(db, lane.slot.number), HEALTH_SECONDS)
         finally:
             self._writing.append(lane)
 
@@ -207,8 +192,21 @@ class PostgresStore(MessageStore):
 
     # -- reading
 
+    async def ping(self) -> None:
+        """As any engine's; what has not ended after a moment is asked why."""
+        if self._pinging is None or self._pinging.done():
+            self._pinging = asyncio.ensure_future(super().ping())
+            self._pinging.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        done, _ = await asyncio.wait([self._pinging], timeout=PATIENCE_SECONDS)
+        if done:
+            return self._pinging.result()
+        if reason := self._health.refused:
+            raise StoreError(reason)
+        await self._read(self._health, health.explain)
+        await asyncio.shield(self._pinging)
+
     async def answers(self) -> None:
-        await self._read(self._health, lambda db: db.fetchval("SELECT version FROM lyftr"))
+        await self._read(self._health, health.check)
 
     async def page(self, query: MessageQuery) -> Page:
         lane = self._searches if query.q else self._listings
@@ -281,10 +279,6 @@ class PostgresStore(MessageStore):
         except StoreError:
             self.metrics.errors += 1
             raise
-
-
-async def _probe(db: Any, slot: int) -> None:
-    await db.execute("UPDATE slots SET last = last WHERE slot = $1", slot)
 
 
 async def _version(db: Any) -> str:
