@@ -60,6 +60,7 @@ MESSAGE = "lyftr_server/schema/message.py"
 JSON = "lyftr_server/schema/strict_json.py"
 TABLES = "lyftr_server/store/sqlite/schema.py"
 PG_TABLES = "lyftr_server/store/postgres/schema.py"
+LANES = "lyftr_server/store/postgres/connection.py"
 STONES = "lyftr_server/store/postgres/tombstones.py"
 
 FEED = "lyftr_server/feed.py"
@@ -71,6 +72,7 @@ TURNS = "tests/store/test_reader.py"
 HEALTH = "tests/test_app.py"
 READ_TESTS = "tests/store/test_reads.py"
 KEEPING = "tests/store/test_postgres_keeping.py"
+FAILOVER = "tests/faults/test_failover.py"
 DURABILITY = "tests/faults/test_durability.py"
 STORAGE = "tests/faults/test_storage_faults.py"
 ONCE = "tests/faults/test_exactly_once.py"
@@ -114,6 +116,35 @@ def mutant(name: str, tests: str | Sequence[str], *changes: tuple[str, str, str]
 
 
 MUTANTS = (
+    mutant(
+        "call a row stored whose wait for a standby was cancelled",
+        FAILOVER,
+        (LANES, "        if self._warning is not None:\n", "        if False:\n"),
+    ),
+    mutant(
+        "acknowledge a repeat without a write",
+        FAILOVER,
+        (
+            "lyftr_server/store/postgres/insert.py",
+            "WHERE slot = $1::integer\n",
+            "WHERE slot = $1::integer AND EXISTS (SELECT FROM given WHERE message_id NOT IN"
+            " (SELECT message_id FROM messages))\n",
+        ),
+    ),
+    mutant(
+        "believe a former primary",
+        FAILOVER,
+        (
+            "lyftr_server/store/postgres/hosts.py",
+            "        if timeline < self.timeline:\n",
+            "        if False:\n",
+        ),
+    ),
+    mutant(
+        "take another connection for each commit that waits in vain",
+        FAILOVER,
+        (LANES, "if await health.stalled(db, health.STALLED_SECONDS):", "if False:"),
+    ),
     mutant(
         "let in what was buried meanwhile",
         KEEPING,

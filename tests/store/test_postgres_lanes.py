@@ -1,0 +1,129 @@
+"""Connections of PostgreSQL's engine: what is made sure of, whatever a database says."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import pytest
+
+from lyftr_server.records import Delivery, Result
+from lyftr_server.store import StoreError, Unopenable, Unusable
+from lyftr_server.store.postgres.connection import Lane
+from lyftr_server.store.postgres.hosts import Hosts
+from lyftr_server.store.postgres.insert import Options, insert
+
+from ..postgres import PostgresServer, query
+from .databases import message
+
+# As PostgreSQL warns of a wait for standbys that was cancelled; another warning is nothing to us.
+WARNS = "DO $$ BEGIN RAISE WARNING 'in vain'; END $$"
+
+
+def setting(name: str) -> Callable[[Any], Awaitable[Any]]:
+    return lambda db: db.fetchval(f"SHOW {name}")
+
+
+@pytest.mark.parametrize("told, kept", [("off", "on"), ("local", "on"), ("remote_apply",) * 2])
+async def test_a_commit_waits_for_the_disk_whatever_the_database_says(
+    told: str, kept: str, postgres_url: str
+) -> None:
+    alter = f"ALTER DATABASE {postgres_url.rpartition('/')[2]} SET"
+    query(postgres_url, f"{alter} synchronous_commit = {told}")
+    query(postgres_url, f"{alter} client_min_messages = error")
+    lane = Lane(Hosts(postgres_url), commits=True)
+    try:
+        assert await lane.run(setting("synchronous_commit"), 10) == kept
+        # Or the warning that only the primary has a row would stay unheard.
+        assert await lane.run(setting("client_min_messages"), 10) == "warning"
+    finally:
+        lane.close()
+
+
+async def test_another_warning_is_no_failure(postgres_url: str) -> None:
+    lane = Lane(Hosts(postgres_url), commits=True)
+    try:
+        await lane.run(lambda db: db.execute(WARNS), 10)
+    finally:
+        lane.close()
+
+
+async def test_what_takes_too_long_is_dropped_and_not_cancelled(postgres_url: str) -> None:
+    lane = Lane(Hosts(postgres_url), commits=True)
+    try:
+        first = await lane.run(lambda db: db.fetchval("SELECT pg_backend_pid()"), 10)
+        with pytest.raises(StoreError, match="no answer within"):
+            await lane.run(lambda db: db.execute("SELECT pg_sleep(30)"), 0.05)
+        slot = lane.slot.number
+        assert await lane.run(lambda db: db.fetchval("SELECT pg_backend_pid()"), 10) != first
+        # Until the server has ended that backend, its numbers are its own.
+        assert lane.slot.number in (slot, slot + 1)
+    finally:
+        lane.close()
+
+
+async def test_what_was_committed_is_created_though_a_lock_stood_in_the_way(
+    postgres_url: str,
+) -> None:
+    """A conflict's body is kept in a transaction of its own, which alone is made again."""
+    lane = Lane(Hosts(postgres_url), commits=True)
+    tries = 0
+
+    class Locked:
+        """A connection on which the first try to keep a body meets a deadlock."""
+
+        def __init__(self, db: Any) -> None:
+            self._db = db
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._db, name)
+
+        async def execute(self, sql: str, *args: Any) -> Any:
+            nonlocal tries
+            if sql.startswith("INSERT INTO refused"):
+                tries += 1
+                if tries == 1:
+                    raise asyncpg.DeadlockDetectedError("deadlock detected")
+            return await self._db.execute(sql, *args)
+
+    batch = [Delivery("native", (each,)) for each in (message("m1"), message("m1", text="Other"))]
+    try:
+        results, _ = await lane.run(lambda db: insert(Locked(db), batch, lane.slot, Options()), 10)
+        assert (results, tries) == ([Result.CREATED, Result.CONFLICT], 2)
+    finally:
+        lane.close()
+
+
+async def test_hosts_are_asked_until_one_takes_writes(
+    postgres: PostgresServer, postgres_url: str
+) -> None:
+    nobody = postgres_url.replace(f":{postgres.port}/", f":1,127.0.0.1:{postgres.port}/")
+    db, _ = await Hosts(nobody).connect(lambda db: asyncio.sleep(0))
+    db.terminate()
+
+
+async def test_what_every_host_says_needs_a_person(postgres: PostgresServer) -> None:
+    twice = postgres.url("missing").replace(
+        f":{postgres.port}/", f":{postgres.port},127.0.0.1:{postgres.port}/"
+    )
+    with pytest.raises(Unusable, match="missing"):
+        await Hosts(twice).connect(lambda db: asyncio.sleep(0))
+    # A host that is down may be the one that knows the database.
+    with pytest.raises(Unopenable) as raised:
+        await Hosts(twice.replace(f":{postgres.port},", ":1,")).connect(lambda db: asyncio.sleep(0))
+    assert not isinstance(raised.value, Unusable)
+
+
+async def test_nobody_goes_back_to_a_former_primary(postgres_url: str) -> None:
+    hosts = Hosts(postgres_url)
+    lane, beside = Lane(hosts), Lane(hosts)
+    try:
+        await lane.open()
+        hosts.timeline += 1  # as when another lane has found the new one
+        with pytest.raises(Unopenable, match="a former primary"):
+            await lane.open()
+        with pytest.raises(Unopenable, match="no primary takes writes"):
+            await beside.open()
+    finally:
+        lane.close()
+        beside.close()
