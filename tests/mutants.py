@@ -62,6 +62,7 @@ TABLES = "lyftr_server/store/sqlite/schema.py"
 PG_TABLES = "lyftr_server/store/postgres/schema.py"
 LANES = "lyftr_server/store/postgres/connection.py"
 STONES = "lyftr_server/store/postgres/tombstones.py"
+COUNTS = "lyftr_server/store/sqlite/counts.py"
 
 FEED = "lyftr_server/feed.py"
 HANDING = "lyftr_server/commands/handing.py"
@@ -609,7 +610,7 @@ MUTANTS = (
         "counts that do not follow a deleted row",
         "tests/store",
         (
-            TABLES,
+            COUNTS,
             "    UPDATE hour_counts SET n = n - 1 WHERE hour",
             "    UPDATE hour_counts SET n = n WHERE hour",
         ),

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lyftr_server.records import Message
-from lyftr_server.store.sqlite import schema, search
+from lyftr_server.store.sqlite import counts, schema, search
 
 MINUTE_US = 60_000_000
 
@@ -31,7 +31,7 @@ def _make_senders_busy(db: sqlite3.Connection) -> None:
     name = "sender_counts_by_day"
     (sql,) = db.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (name,)).fetchone()
     db.execute(f"DROP TRIGGER {name}")
-    db.execute(sql.replace(f">= {schema.BUSY}", ">= 3"))
+    db.execute(sql.replace(f">= {counts.BUSY}", ">= 3"))
 
 
 @contextmanager
@@ -43,7 +43,9 @@ def reader(path: Path) -> Iterator[sqlite3.Connection]:
         db.close()
 
 
-def insert(db: sqlite3.Connection, messages: Sequence[Message], now_us: int = 0) -> None:
+def insert(
+    db: sqlite3.Connection, messages: Sequence[Message], now_us: int = 0, *, count: bool = True
+) -> None:
     """Insert as the writer does: one statement, which leaves repeats out."""
     db.execute(
         "INSERT INTO messages (message_id, from_msisdn, to_msisdn, ts, text, created_at)"
@@ -51,6 +53,8 @@ def insert(db: sqlite3.Connection, messages: Sequence[Message], now_us: int = 0)
         " ON CONFLICT (message_id) DO NOTHING",
         [value for message in messages for value in (*message, now_us)],
     )
+    if count:
+        count_all(db)
 
 
 def message(
@@ -66,6 +70,11 @@ def message(
 def texts(*values: str | None) -> list[Message]:
     """Return a message for each text, in the listing's order."""
     return [message(f"m{n:04d}", text=value) for n, value in enumerate(values)]
+
+
+def count_all(db: sqlite3.Connection) -> None:
+    while counts.fold(db):
+        pass
 
 
 def fold_all(db: sqlite3.Connection) -> None:

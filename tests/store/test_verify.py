@@ -1,11 +1,12 @@
 """Verify: whatever is derived and does not fit is named, and made anew."""
 
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from lyftr_server.schema import MessageQuery
-from lyftr_server.store.sqlite import reads, schema, search, verify
+from lyftr_server.store.sqlite import counts, reads, schema, search, verify
 
 from .databases import database, fold_all, go_on, insert, message, reader, texts
 
@@ -33,6 +34,7 @@ from .databases import database, fold_all, go_on, insert, message, reader, texts
 def test_what_does_not_fit_is_named_and_made_anew(tmp_path: Path, meddle: str, named: str) -> None:
     path = tmp_path / "app.db"
     with database(path) as db, reader(path) as reading:
+        insert(db, texts("one", "two"))
         insert(db, texts("one", "two", "three"))
         fold_all(db)
         assert list(verify.problems(reading, deep=True)) == []
@@ -46,6 +48,30 @@ def test_what_does_not_fit_is_named_and_made_anew(tmp_path: Path, meddle: str, n
         assert search.backlog(db) == (3 if of_the_index else 0)
         fold_all(db)
         assert list(verify.problems(reading, deep=True)) == []
+
+
+def test_messages_are_counted_in_pieces_and_busy_senders_by_day(tmp_path: Path) -> None:
+    with database(tmp_path / "app.db") as db:
+        rows = [message(f"m{n}", sender="+1" if n % 50 else "+2") for n in range(2100)]
+        insert(db, rows, count=False)
+        # A row far above all others, as by hand; and one that goes before it is counted.
+        db.execute("UPDATE sqlite_sequence SET seq = 1 << 40")
+        insert(db, [message("far")], count=False)
+        db.execute("DELETE FROM messages WHERE message_id = 'm0'")
+        assert list(verify.problems(db, deep=False)) == []
+        assert counts.waiting(db) == 2100
+        assert counts.fold(db, 2090) == 2090
+        db.execute("DELETE FROM messages WHERE message_id IN ('m1', 'm2099')")
+        assert [counts.fold(db, 2090) for _ in range(2)] == [9, 0]
+        assert list(verify.problems(db, deep=False)) == []
+        assert db.execute("SELECT from_msisdn, n FROM sender_counts WHERE by_day").fetchall() == [
+            ("+1", 2057)
+        ]
+        with pytest.raises(sqlite3.IntegrityError, match="leave it out"):
+            db.execute(
+                "INSERT INTO messages (seq, message_id, from_msisdn, to_msisdn, ts, created_at)"
+                " VALUES (5000, 'x', '+1', '+2', '2025-01-01T00:00:00Z', 0)"
+            )
 
 
 def test_a_shallow_look_leaves_the_search_index_out(tmp_path: Path) -> None:
@@ -62,8 +88,9 @@ def test_a_damaged_page_is_named(tmp_path: Path) -> None:
         (page,) = db.execute(
             "SELECT rootpage FROM sqlite_schema WHERE name = 'messages_by_sender'"
         ).fetchone()
+        (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
     with path.open("r+b") as file:
-        file.seek((page - 1) * 4096 + 8)
+        file.seek((page - 1) * page_bytes + 8)
         file.write(b"\0" * 200)
     with reader(path) as db:
         assert "malformed" in " ".join(verify.problems(db, deep=False))

@@ -20,9 +20,9 @@ BUSY_SECONDS = 2.0
 # Larger ones gain nothing: what is not in them is in the operating system's.
 CACHE_KIB = 16 * 1024
 READ_CACHE_KIB = 8 * 1024
-# 8 MB of WAL, twice SQLite's default: a page that many commits wrote goes to the database once.
-# 4,000 would be better still for a large database, and hold up a commit for 50 ms at a time.
-CHECKPOINT_PAGES = 2000
+# Of WAL, twice SQLite's default: a page that many commits wrote goes to the database once. More
+# would be better still for a large database, and hold up a commit for 50 ms at a time.
+CHECKPOINT_BYTES = 8 << 20
 
 
 class Connection(aiosqlite.Connection):
@@ -50,7 +50,6 @@ async def open_writer(path: Path) -> Connection:
     return await _open(
         f"file:{quote(str(path))}?mode=rw",
         f"PRAGMA cache_size = -{CACHE_KIB}",
-        f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}",
     )
 
 

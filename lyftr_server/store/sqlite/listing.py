@@ -86,12 +86,12 @@ def _from(db: sqlite3.Connection, scope: Scope) -> int:
         return _all(db, scope.sender)
     since, hour, day = scope.since, scope.since[:13], scope.since[:10]
     if scope.sender is None:
-        later = _sum(db, "day_counts WHERE day > ?", day)
-        later += _sum(db, "hour_counts WHERE hour > ? AND hour < ?", hour, _end_of_day(day))
+        later = _sum(db, "days WHERE day > ?", day)
+        later += _sum(db, "hours WHERE hour > ? AND hour < ?", hour, _end_of_day(day))
         return later + _range(db, scope, since, _end_of_hour(hour))
     if not _by_day(db, scope.sender):
         return _range(db, scope, since, LAST.instant)
-    later = _sum(db, "sender_day_counts WHERE from_msisdn = ? AND day > ?", scope.sender, day)
+    later = _sum(db, "sender_days WHERE from_msisdn = ? AND day > ?", scope.sender, day)
     return later + _range(db, scope, since, _end_of_day(day))
 
 
@@ -103,15 +103,15 @@ def seek(db: sqlite3.Connection, scope: Scope, offset: int) -> Key | None:
     # From here on without `since`: so many more rows come before.
     skip = _all(db, scope.sender) - _from(db, scope._replace(until=LAST.instant)) + offset
     if scope.sender is None:
-        day, skip, _ = _bucket(db, "day_counts", "day", "true", [], skip)
+        day, skip, _ = _bucket(db, "days", "day", "true", [], skip)
         where, values = "hour > ? AND hour < ?", [day, _end_of_day(day)]
-        start, skip, rows = _bucket(db, "hour_counts", "hour", where, values, skip)
+        start, skip, rows = _bucket(db, "hours", "hour", where, values, skip)
         end = _end_of_hour(start)
     elif not _by_day(db, scope.sender):
         start, end, rows = FIRST.instant, LAST.instant, _all(db, scope.sender)
     else:
         where, values = "from_msisdn = ?", [scope.sender]
-        start, skip, rows = _bucket(db, "sender_day_counts", "day", where, values, skip)
+        start, skip, rows = _bucket(db, "sender_days", "day", where, values, skip)
         end = _end_of_day(start)
     # The shorter way: from the start of the hour or day, or back from its end.
     order, skip = ("", skip) if skip < rows / 2 else (" DESC", rows - 1 - skip)
@@ -185,8 +185,8 @@ def edge(db: sqlite3.Connection, *, last: bool = False) -> str | None:
 
 def _all(db: sqlite3.Connection, sender: str | None) -> int:
     if sender is None:
-        return _sum(db, "day_counts")
-    return _sum(db, "sender_counts WHERE from_msisdn = ?", sender)
+        return _sum(db, "days")
+    return _sum(db, "senders WHERE from_msisdn = ?", sender)
 
 
 def _by_day(db: sqlite3.Connection, sender: str) -> bool:
@@ -207,12 +207,13 @@ def _range(db: sqlite3.Connection, scope: Scope, start: str, end: str) -> int:
 
 
 def _bucket(
-    db: sqlite3.Connection, table: str, column: str, where: str, values: Sequence[str], skip: int
+    db: sqlite3.Connection, view: str, column: str, where: str, values: Sequence[str], skip: int
 ) -> tuple[str, int, int]:
     """Return the bucket with row number `skip`, the row's number in it, and its rows."""
     bucket, upto, n = db.execute(
         f"SELECT * FROM (SELECT {column}, sum(n) OVER (ORDER BY {column}) AS upto, n"
-        f" FROM {table} WHERE {where}) WHERE upto > ? LIMIT 1",
+        f" FROM (SELECT {column}, sum(n) AS n FROM {view} WHERE {where} GROUP BY {column}))"
+        " WHERE upto > ? LIMIT 1",
         (*values, skip),
     ).fetchone()
     return bucket, skip - (upto - n), n

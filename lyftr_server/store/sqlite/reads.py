@@ -216,30 +216,52 @@ def total(db: sqlite3.Connection) -> int:
 def stats(db: sqlite3.Connection, now_us: int) -> dict[str, Any]:
     """Return the statistics, with the contract's keys. `now_us`: microseconds since 1970."""
     with snapshot(db):
-        distinct = dict(db.execute("SELECT what, n FROM distinct_counts"))
+        senders, recipients = _distinct(db)
         top = _top_senders(db)
         return {
             "total_messages": total(db),
-            "senders_count": distinct["senders"],
+            "senders_count": senders,
             "messages_per_sender": [{"from": sender, "count": n} for sender, n in top],
             "first_message_ts": listing.edge(db),
             "last_message_ts": listing.edge(db, last=True),
-            "recipients_count": distinct["recipients"],
+            "recipients_count": recipients,
             "messages_last_24h": _stored_since(db, now_us - DAY_US),
             "top_sender": top[0][0] if top else None,
         }
+
+
+def _distinct(db: sqlite3.Connection) -> tuple[int, int]:
+    """Return how many senders and how many recipients there are."""
+    senders, recipients = (
+        f"(SELECT n FROM distinct_counts WHERE what = '{what}')"
+        f" + (SELECT count(DISTINCT {column}) FROM uncounted"
+        f" WHERE {column} NOT IN (SELECT {column} FROM {table}))"
+        for what, column, table in (
+            ("senders", "from_msisdn", "sender_counts"),
+            ("recipients", "to_msisdn", "recipient_counts"),
+        )
+    )
+    found: tuple[int, int] = db.execute(f"SELECT {senders}, {recipients}").fetchone()
+    return found
 
 
 def _top_senders(db: sqlite3.Connection) -> list[tuple[str, int]]:
     """Return the busiest senders; ties by number.
 
     n lies in rank_floor .. 2 * rank_floor - 1. So each of the first ten has at least the tenth
-    largest rank_floor, and its own rank_floor is more than half of that.
+    largest rank_floor, and its own rank_floor is more than half of that. Those with messages that
+    wait to be counted may overtake them.
     """
     return db.execute(
-        "SELECT from_msisdn, n FROM sender_counts WHERE rank_floor > coalesce((SELECT rank_floor"
+        "WITH busiest AS ("
+        " SELECT from_msisdn, n FROM sender_counts WHERE rank_floor > coalesce((SELECT rank_floor"
         f" FROM sender_counts ORDER BY rank_floor DESC LIMIT 1 OFFSET {TOP - 1}), 0) / 2"
-        f" ORDER BY n DESC, from_msisdn LIMIT {TOP}"
+        f" ORDER BY n DESC, from_msisdn LIMIT {TOP}),"
+        " rising AS (SELECT from_msisdn, count(*) AS n FROM uncounted GROUP BY 1)"
+        " SELECT from_msisdn, sum(n) FROM (SELECT * FROM busiest UNION ALL SELECT * FROM rising"
+        " UNION ALL SELECT from_msisdn, n FROM sender_counts WHERE from_msisdn IN (SELECT"
+        "  from_msisdn FROM rising) AND from_msisdn NOT IN (SELECT from_msisdn FROM busiest))"
+        f" GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {TOP}"
     ).fetchall()
 
 
@@ -247,9 +269,11 @@ def _stored_since(db: sqlite3.Connection, cutoff_us: int) -> int:
     """Return how many rows were stored at or after the cutoff: whole minutes, and a part of one."""
     minute = cutoff_us // MINUTE_US
     (whole, part) = db.execute(
-        "SELECT (SELECT coalesce(sum(n), 0) FROM stored_minute_counts WHERE minute > :minute),"
+        "SELECT (SELECT coalesce(sum(n), 0) FROM stored_minute_counts WHERE minute > :minute)"
+        "  + (SELECT count(*) FROM uncounted WHERE created_at >= :cutoff),"
         " (SELECT count(*) FROM stored_minute_counts JOIN messages"
-        "  ON seq BETWEEN first_seq AND last_seq WHERE minute = :minute"
+        "  ON seq BETWEEN first_seq AND min(last_seq, (SELECT seq FROM counted))"
+        "  WHERE minute = :minute"
         "  AND created_at >= :cutoff AND created_at / 60000000 = :minute)",
         {"minute": minute, "cutoff": cutoff_us},
     ).fetchone()

@@ -19,8 +19,8 @@ from ..errors import Fatal, StoreError, Unopenable, Unusable
 from ..limits import Limits, Policy
 from ..message_store import MessageStore
 from ..pages import Page, Rows, fitting
-from . import erasure, following, listing, reads, schema, search, timeline, upkeep, verify
-from .connection import Connection, open_reader, open_writer
+from . import counts, erasure, following, listing, reads, schema, search, timeline, upkeep, verify
+from .connection import CHECKPOINT_BYTES, Connection, open_reader, open_writer
 from .files import Files, create_private, lock, make_folder
 from .insert import dedupe_by_content, insert
 from .keeping import Keeping
@@ -74,6 +74,7 @@ class SqliteStore(MessageStore):
         self._searches: Reader
         self._health: Reader
         self._last_seq = 0
+        self._uncounted = 0  # messages that the counts do not know
         self._unfolded = 0  # messages that the search index does not have
         self._unfolded_since_upkeep = 0
         self._more_upkeep = True  # at the start somebody may have deleted messages by hand
@@ -108,7 +109,7 @@ class SqliteStore(MessageStore):
             await writing.run(_make_durable)
             await writing.run(_repair_counts)
             await writing.run(dedupe_by_content, self._dedupe_by == "content")
-            self._last_seq, self._unfolded = await writing.run(_state)
+            self._last_seq, self._uncounted, self._unfolded = await writing.run(_state)
             self._listings = Reader(await self._opened(open_reader(self.path)))
             self._searches = Reader(await self._opened(open_reader(self.path)))
             self._health = Reader(await self._opened(open_reader(self.path)))
@@ -146,6 +147,7 @@ class SqliteStore(MessageStore):
         # After the commit and before any answer: a commit into a file that nobody can find again
         # is not stored. Not in the connection's thread, which would wait for the GIL after each.
         self._check_files()
+        self._uncounted += created
         self._unfolded += created
         self._unfolded_since_upkeep += created
         return results
@@ -163,8 +165,12 @@ class SqliteStore(MessageStore):
         self._check_files()
 
     async def upkeep(self) -> None:
-        if self._keeping.due or (self._keeping.busy and not self._index_waits):
+        if self._counts_due:
+            await self._count()
+        elif self._keeping.due or (self._keeping.busy and not self._index_waits):
             await self._keep()
+        elif self._uncounted and not self.queue_depth:
+            await self._count()
         elif self._index_waits:
             await self._index()
         else:
@@ -179,6 +185,10 @@ class SqliteStore(MessageStore):
             waiting = self._erasing.pop(erasure_id, None)
             if waiting is not None and not waiting.done():
                 waiting.set_result(erased)
+
+    async def _count(self) -> None:
+        counted = await self._write(counts.fold)
+        self._uncounted = max(0, self._uncounted - counted) if counted else 0
 
     async def _index(self) -> None:
         if self._index_damaged:
@@ -198,11 +208,15 @@ class SqliteStore(MessageStore):
 
     @property
     def upkeep_waits(self) -> bool:
-        return self._keeping.waits or self._index_waits
+        return bool(self._uncounted) or self._keeping.waits or self._index_waits
 
     @property
     def upkeep_due(self) -> bool:
-        return self._keeping.due or self._unfolded >= upkeep.FOLD_BACKLOG
+        return self._counts_due or self._keeping.due or self._unfolded >= upkeep.FOLD_BACKLOG
+
+    @property
+    def _counts_due(self) -> bool:
+        return self._uncounted >= counts.FOLD_ROWS
 
     async def erase(self, *, person: str | None = None, message_id: str | None = None) -> Erased:
         waiting: asyncio.Future[Erased] = asyncio.get_running_loop().create_future()
@@ -401,6 +415,8 @@ def _make_durable(db: sqlite3.Connection) -> None:
     if mode != "wal":
         raise Unusable(f"the file system allows no write-ahead log (journal mode {mode})")
     db.execute("PRAGMA synchronous = FULL")
+    (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
+    db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_BYTES // page_bytes}").fetchall()
     # What is deleted is overwritten; an insert pays nothing for it.
     db.execute("PRAGMA secure_delete = ON").fetchall()
 
@@ -409,15 +425,15 @@ def _repair_counts(db: sqlite3.Connection) -> None:
     """Count anew what does not fit, after INSERT OR REPLACE by hand for one."""
     if not verify.counts_fit(db):
         logger.warning("the counts do not fit the messages: counting anew")
-        verify.recount(db, lambda step: logger.info("counting anew: %s", step))
+        counts.recount(db, lambda step: logger.info("counting anew: %s", step))
 
 
-def _state(db: sqlite3.Connection) -> tuple[int, int]:
-    """Return the last seq, and how many messages the search index does not have."""
+def _state(db: sqlite3.Connection) -> tuple[int, int, int]:
+    """Return the last seq, and how many messages the counts and the search index do not have."""
     (last_seq,) = db.execute(
         "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages'"
     ).fetchone()
-    return last_seq, search.backlog(db)
+    return last_seq, counts.waiting(db), search.backlog(db)
 
 
 def _probe(db: sqlite3.Connection) -> None:

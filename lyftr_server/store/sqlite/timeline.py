@@ -14,6 +14,7 @@ def timeline(db: sqlite3.Connection, query: TimelineQuery) -> list[tuple[str, in
         return []
     by = query.by
     found = db.execute(
-        f"SELECT {by}, n FROM {by}_counts WHERE {by} BETWEEN ? AND ?", (names[0], names[-1])
+        f"SELECT {by}, sum(n) FROM {by}s WHERE {by} BETWEEN ? AND ? GROUP BY {by}",
+        (names[0], names[-1]),
     )
     return filled(names, dict(found))

@@ -4,8 +4,9 @@ import sqlite3
 from collections.abc import Callable, Iterator
 
 from . import search
-from .schema import BUSY, RECOUNT, follow_folding
-from .sql import json_row, snapshot, statements, transaction
+from .counts import BUSY, recount
+from .schema import follow_folding
+from .sql import json_row, snapshot, transaction
 
 # counts_fit() counts the rows of a table up to this size, and samples hours of a larger one.
 COUNTED_ROWS = 500_000
@@ -13,28 +14,30 @@ SAMPLED_HOURS = 50
 # Of texts, which take up to 16 KB each.
 PIECE_ROWS = 500
 
+# Those that the counts know.
+_COUNTED = "messages WHERE seq <= (SELECT seq FROM counted)"
 # A count table's name, and what it must hold.
 _RECOUNTS = (
-    ("hour_counts", "hour, n", "substr(instant, 1, 13), count(*) FROM messages GROUP BY 1"),
-    ("day_counts", "day, n", "substr(instant, 1, 10), count(*) FROM messages GROUP BY 1"),
-    ("sender_counts", "from_msisdn, n", "from_msisdn, count(*) FROM messages GROUP BY 1"),
+    ("hour_counts", "hour, n", f"substr(instant, 1, 13), count(*) FROM {_COUNTED} GROUP BY 1"),
+    ("day_counts", "day, n", f"substr(instant, 1, 10), count(*) FROM {_COUNTED} GROUP BY 1"),
+    ("sender_counts", "from_msisdn, n", f"from_msisdn, count(*) FROM {_COUNTED} GROUP BY 1"),
     (
         "sender_day_counts",
         "from_msisdn, day, n",
-        "from_msisdn, substr(instant, 1, 10), count(*) FROM messages WHERE from_msisdn IN"
+        f"from_msisdn, substr(instant, 1, 10), count(*) FROM {_COUNTED} AND from_msisdn IN"
         " (SELECT from_msisdn FROM sender_counts WHERE by_day) GROUP BY 1, 2",
     ),
-    ("recipient_counts", "to_msisdn, n", "to_msisdn, count(*) FROM messages GROUP BY 1"),
+    ("recipient_counts", "to_msisdn, n", f"to_msisdn, count(*) FROM {_COUNTED} GROUP BY 1"),
     (
         "stored_minute_counts",
         "minute, n",
-        "created_at / 60000000, count(*) FROM messages GROUP BY 1",
+        f"created_at / 60000000, count(*) FROM {_COUNTED} GROUP BY 1",
     ),
     (
         "distinct_counts",
         "what, n",
-        "'senders', count(DISTINCT from_msisdn) FROM messages"
-        " UNION ALL SELECT 'recipients', count(DISTINCT to_msisdn) FROM messages",
+        f"'senders', count(DISTINCT from_msisdn) FROM {_COUNTED}"
+        f" UNION ALL SELECT 'recipients', count(DISTINCT to_msisdn) FROM {_COUNTED}",
     ),
 )
 
@@ -64,9 +67,15 @@ _PROMISES = (
     ),
     (
         "stored_minute_counts does not bound the rows of its minute",
-        "SELECT created_at / 60000000 AS at, min(seq) AS first, max(seq) AS last FROM messages"
+        "SELECT created_at / 60000000 AS at, min(seq) AS first, max(seq) AS last"
+        f" FROM {_COUNTED}"
         " GROUP BY 1 HAVING EXISTS (SELECT * FROM stored_minute_counts WHERE minute = at"
         " AND (first_seq > first OR last_seq < last))",
+    ),
+    (
+        "the counts know messages above every seq",
+        "SELECT * FROM counted WHERE seq >"
+        " (SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages')",
     ),
     *_INDEX_PROMISES,
 )
@@ -90,8 +99,8 @@ def _problems(db: sqlite3.Connection, deep: bool) -> Iterator[str]:
     for (said,) in db.execute("PRAGMA integrity_check").fetchall():
         if said != "ok":
             yield str(said)
-    for table, columns, recount in _RECOUNTS:
-        wrong, missing = _compare(db, f"SELECT {columns} FROM {table}", f"SELECT {recount}")
+    for table, columns, wanted in _RECOUNTS:
+        wrong, missing = _compare(db, f"SELECT {columns} FROM {table}", f"SELECT {wanted}")
         if wrong or missing:
             yield f"{table}: {wrong} rows are wrong, {missing} are missing"
     for promise, broken in _PROMISES:
@@ -135,12 +144,13 @@ def counts_fit(db: sqlite3.Connection) -> bool:
             return False
         ((total,),) = sums
         if total <= COUNTED_ROWS:
-            (rows,) = db.execute("SELECT count(*) FROM messages").fetchone()
+            (rows,) = db.execute(f"SELECT count(*) FROM {_COUNTED}").fetchone()
             return bool(rows == total)
         (odd,) = db.execute(
             "SELECT count(*) FROM (SELECT hour, n FROM hour_counts ORDER BY random() LIMIT ?)"
             " WHERE n <> (SELECT count(*) FROM messages INDEXED BY messages_by_instant"
-            " WHERE instant >= hour AND instant < hour || ';')",
+            " WHERE instant >= hour AND instant < hour || ';'"
+            " AND seq <= (SELECT seq FROM counted))",
             (SAMPLED_HOURS,),
         ).fetchone()
         return not odd
@@ -155,15 +165,6 @@ def rebuild(db: sqlite3.Connection, progress: Callable[[str], None]) -> None:
         progress("emptying the search index")
         with transaction(db):
             search.forget(db)
-
-
-def recount(db: sqlite3.Connection, progress: Callable[[str], None]) -> None:
-    """Derive all counts anew."""
-    with transaction(db):
-        for statement in statements(RECOUNT):
-            if statement.startswith("INSERT"):
-                progress(f"filling {statement.split()[2]}")
-            db.execute(statement)
 
 
 def _index_is_right(db: sqlite3.Connection) -> bool:
