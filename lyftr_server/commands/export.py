@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 from typing import BinaryIO
 
-from ..config import ConfigError, database_file
+from ..config import ConfigError, setting
 from ..schema import Invalid, MessageQuery, parse_query
 from . import CommandError, Commands, add
+from .databases import own_file, reading
 from .output import replacing
 from .progress import Progress
 
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
 
     try:
         query = _query(options)
-        database: Path = database_file()
+        database: Path | str = setting("DATABASE_URL")
         if options.output == "-" and sys.stdout is None:  # the caller has closed it
             return _failed(1, "standard output is closed")
         if options.output == "-":
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
                 _export(database, query, file, progress)
         else:
             with (
-                replacing(Path(options.output), database=database) as temporary,
+                replacing(Path(options.output), database=own_file(database)) as temporary,
                 temporary.open("wb") as file,
             ):
                 _export(database, query, file, Progress())
@@ -81,15 +82,13 @@ def _query(options: argparse.Namespace) -> MessageQuery:
     return parse_query(arguments)
 
 
-def _export(database: Path, query: MessageQuery, file: BinaryIO, progress: Progress) -> None:
-    from ..store.sqlite.offline import DatabaseFile, count, require_current, rows
-
+def _export(database: Path | str, query: MessageQuery, file: BinaryIO, progress: Progress) -> None:
     done = 0
     try:
-        with DatabaseFile(database) as source:
-            source.run(require_current)
-            total = count(source, query) if progress.shown else None
-            for chunk in rows(source, query):
+        with reading(database) as source:
+            source.require_current()
+            total = source.count(query) if progress.shown else None
+            for chunk in source.rows(query):
                 file.write("".join(row.as_line() for row in chunk).encode())
                 done += len(chunk)
                 progress.update(done, done / total if total else None)

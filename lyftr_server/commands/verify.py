@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-from ..config import ConfigError, database_file
+from ..config import ConfigError, setting
 from . import Commands, add
+from .databases import own_file, reading
 from .progress import Progress
 
 _DETAILS = """\
@@ -16,6 +17,9 @@ while that takes, a busy server's WAL grows: rather verify a backup then.
 
 --repair makes the counts and the search index anew from the messages; the server must not run.
 It cannot mend a damaged file: restore a backup then.
+
+On PostgreSQL it recounts, and compares the index, the folded texts and the order of storing with
+the messages; the server checks its own structures (pg_amcheck).
 
 exit status: 0 everything fits; 1 it does not, or could not be checked; 2 the command line or
 the configuration is wrong; 130 interrupted."""
@@ -44,27 +48,35 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     # Importing the store takes as long as all the rest: the other commands do not wait for it.
     from ..store import StoreError, Unopenable
-    from ..store.sqlite.offline import DatabaseFile, repair, verify
+    from ..store.sqlite.offline import repair
 
-    progress = Progress()
+    progress, name = Progress(), ""
     try:
-        path: Path = Path(options.file) if options.file else database_file()
+        place: Path | str = Path(options.file) if options.file else setting("DATABASE_URL")
+        name = str(own_file(place) or "")
         if options.repair:
-            repair(path, progress.step, progress.tick)
+            repair(_file(place), progress.step, progress.tick)
         progress.step("checking")
-        with DatabaseFile(path) as source:
-            messages, problems = verify(source, not options.quick, progress.tick)
+        with reading(place) as database:
+            name = database.name
+            messages, problems = database.verify(not options.quick, progress.tick)
     except (ConfigError, Unopenable) as error:
         return _failed(progress, 2, str(error))
     except (StoreError, OSError) as error:
-        return _failed(progress, 1, f"{path}: {error}")
+        return _failed(progress, 1, f"{name}: {error}")
     finally:
         progress.clear()
     for problem in problems:
-        print(f"{path}: {problem}")
+        print(f"{name}: {problem}")
     if not problems:
-        print(f"{path}: {messages} messages; everything fits")
+        print(f"{name}: {messages} messages; everything fits")
     return 1 if problems else 0
+
+
+def _file(place: Path | str) -> Path:
+    if isinstance(place, Path):
+        return place
+    raise ConfigError({"DATABASE_URL": "is a server's, where --repair mends nothing"})
 
 
 def _failed(progress: Progress, status: int, why: str) -> int:

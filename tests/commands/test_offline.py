@@ -124,7 +124,7 @@ def test_rows_come_once_and_in_order_while_more_are_stored(
 ) -> None:
     found = []
     with DatabaseFile(path) as source:
-        for chunk in offline.rows(source, MessageQuery()):
+        for chunk in source.rows(MessageQuery()):
             insert(writer, f"new-{len(found)}")  # the last of the listing
             found += [row.message_id for row in chunk]
     assert len(found) == len(set(found)) == 3003

@@ -77,6 +77,39 @@ class DatabaseFile:
                     return result
             self.close()
 
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def require_current(self) -> None:
+        """Raise Unopenable for a schema that this version would migrate first."""
+        self.run(require_current)
+
+    def rows(self, query: MessageQuery) -> Iterator[Sequence[Message]]:
+        """Yield all rows that match, in the listing's order, some at a time."""
+        after, more = None, True
+        while more:
+            found = self.run(reads.chunk, query, after, CHUNK_ROWS, _never)
+            if found:
+                yield found
+                after = key_of(found[-1])
+            # Fewer are the end, even if messages come as fast as they are read.
+            more = len(found) == CHUNK_ROWS
+
+    def count(self, query: MessageQuery) -> int | None:
+        """Return how many rows match; None for a search, which would take as long as its rows."""
+        return None if query.q else self.run(listing.count, listing.scope(query))
+
+    def verify(self, deep: bool, tick: Callable[[], None]) -> tuple[int, Sequence[str]]:
+        """Return how many messages there are, and all that is wrong, in words. StoreError."""
+
+        def work(db: sqlite3.Connection) -> tuple[int, Sequence[str]]:
+            require_current(db)
+            found = unhurried(db, tick, _problems, deep)
+            return _count(db), found
+
+        return self.run(work)
+
     def close(self) -> None:
         if self._db is not None:
             self._db.close()
@@ -154,23 +187,6 @@ def unhurried(
             raise
 
 
-def rows(source: DatabaseFile, query: MessageQuery) -> Iterator[Sequence[Message]]:
-    """Yield all rows that match, in the listing's order, some at a time and in constant memory."""
-    after, more = None, True
-    while more:
-        found = source.run(reads.chunk, query, after, CHUNK_ROWS, _never)
-        if found:
-            yield found
-            after = key_of(found[-1])
-        # Fewer are the end, even if messages come as fast as they are read.
-        more = len(found) == CHUNK_ROWS
-
-
-def count(source: DatabaseFile, query: MessageQuery) -> int | None:
-    """Return how many rows match; None for a search, which would take as long as its rows."""
-    return None if query.q else source.run(listing.count, listing.scope(query))
-
-
 def _never() -> bool:
     return False
 
@@ -225,17 +241,6 @@ def _count(db: sqlite3.Connection) -> int:
 def _damage(db: sqlite3.Connection) -> str:
     (found,) = db.execute("PRAGMA integrity_check(1)").fetchone()
     return str(found)
-
-
-def verify(source: DatabaseFile, deep: bool, tick: Callable[[], None]) -> tuple[int, Sequence[str]]:
-    """Return how many messages there are, and all that is wrong, in words. StoreError."""
-
-    def work(db: sqlite3.Connection) -> tuple[int, Sequence[str]]:
-        require_current(db)
-        found = unhurried(db, tick, _problems, deep)
-        return _count(db), found
-
-    return source.run(work)
 
 
 def repair(path: Path, say: Callable[[str], None], tick: Callable[[], None]) -> None:
