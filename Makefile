@@ -161,6 +161,10 @@ dist: $(VENV)/.created ## Build sdist and wheel of HEAD into dist/, and check th
 	$(PIP) install build twine
 	$(BIN)/python .ci/dist
 
+.PHONY: bench-postgres
+bench-postgres: $(VENV)/.installed-test ## What PostgreSQL costs, beside SQLite
+	$(BIN)/python -m tests.bench.postgres $(ARGS)
+
 .PHONY: bench-streams
 bench-streams: $(VENV)/.installed-test ## What a hundred readers of the stream cost deliveries
 	$(BIN)/python -m tests.bench.streams $(ARGS)

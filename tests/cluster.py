@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-from .postgres import TEMPLATE, PostgresServer
+from .postgres import NO_SYNC, TEMPLATE, PostgresServer
 
 NAMES = ("a", "b", "c")
 # On every node: whoever is promoted waits for one of the others.
@@ -18,8 +18,10 @@ PATIENCE_SECONDS = 60
 class Node(PostgresServer):
     """One of the cluster's servers; its standbys are copies of the first."""
 
-    def __init__(self, programs: Path, name: str, primary: "Node | None" = None) -> None:
-        super().__init__(programs)
+    def __init__(
+        self, programs: Path, name: str, options: str, primary: "Node | None" = None
+    ) -> None:
+        super().__init__(programs, options=options)
         self._primary = primary
         self.name = name
 
@@ -64,10 +66,10 @@ class Node(PostgresServer):
 class Cluster:
     """Three nodes, of which one takes writes; a context manager."""
 
-    def __init__(self, programs: Path) -> None:
-        self.primary = Node(programs, NAMES[0])
+    def __init__(self, programs: Path, *, options: str = NO_SYNC) -> None:
+        self.primary = Node(programs, NAMES[0], options)
         self.nodes = [self.primary]
-        self.nodes += [Node(programs, name, self.primary) for name in NAMES[1:]]
+        self.nodes += [Node(programs, name, options, self.primary) for name in NAMES[1:]]
         self._numbers = itertools.count()
 
     def __enter__(self) -> Self:

@@ -26,7 +26,7 @@ T = TypeVar("T")
 START_SECONDS = 60
 STOP_SECONDS = 20
 
-_NO_SYNC = "-c fsync=off -c full_page_writes=off"
+NO_SYNC = "-c fsync=off -c full_page_writes=off"
 TEMPLATE = "lyftr_template"
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -66,7 +66,7 @@ class PostgresServer:
     """A server on a port of its own; a context manager."""
 
     def __init__(
-        self, programs: Path, *, options: str = _NO_SYNC, base: "Path | None" = None
+        self, programs: Path, *, options: str = NO_SYNC, base: "Path | None" = None
     ) -> None:
         self._programs = programs
         self._options = options
