@@ -133,6 +133,15 @@ MUTANTS = (
         ),
     ),
     mutant(
+        "insert in the order in which messages came",
+        "tests/store/test_postgres_once.py",
+        (
+            "lyftr_server/store/postgres/insert.py",
+            '    ORDER BY message_id COLLATE "C"\n',
+            "    ORDER BY n\n",
+        ),
+    ),
+    mutant(
         "believe a former primary",
         FAILOVER,
         (

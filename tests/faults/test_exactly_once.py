@@ -1,11 +1,15 @@
-"""However deliveries interleave, break off and meet restarts: one row for each message."""
+"""However deliveries interleave, break off and meet restarts: one row for each message.
+
+On SQLite by one server, on PostgreSQL by several that share a database.
+"""
 
 import contextlib
 import http.client
 import re
 import socket
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from ..postgres import query
 from ..process import RunningServer, message, post_head, samples
 from ..sources.senders import SENDERS, VARIABLES, Sender
 from .clients import check_answers, check_database, stored
@@ -21,6 +26,7 @@ from .conftest import torture
 
 MESSAGES = 5
 CONNECTIONS = 3
+PATIENCE_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -52,12 +58,23 @@ class Abort:
 
 @dataclass(frozen=True)
 class Restart:
-    """End the server, gently or not, with whatever is under way, and start it again."""
+    """End a connection's server, gently or not, with what is under way, and start it again."""
 
+    connection: int
     gently: bool
 
 
-Step = Deliver | Read | Abort | Restart
+@dataclass(frozen=True)
+class Cut:
+    """End every connection to the database, in the middle of whatever is under way on it."""
+
+
+CUT = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+Step = Deliver | Read | Abort | Restart | Cut
 
 connections = st.integers(0, CONNECTIONS - 1)
 numbers = st.integers(0, MESSAGES - 1)
@@ -74,8 +91,9 @@ steps = st.lists(
     max_size=30,
 )
 # Few restarts: each takes half a second.
+restarts = st.builds(Restart, connections, st.booleans())
 histories = st.tuples(
-    steps, st.lists(st.tuples(st.builds(Restart, st.booleans()), steps), max_size=2)
+    steps, st.lists(st.tuples(st.one_of(restarts, st.just(Cut())), steps), max_size=2)
 )
 
 
@@ -107,16 +125,26 @@ class Pipeline:
 
 
 class History:
-    """Plays steps against a server, and knows what must have come of them."""
+    """Plays steps against servers of one database, and knows what must have come of them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.server = RunningServer(folder, variables=VARIABLES)
-        self._folder = folder
+    def __init__(self, folder: Path, urls: Sequence[str]) -> None:
+        self._folder, self._urls = folder, urls
+        self.servers = [self._start(n) for n in range(len(urls))]
         self._prefix = 0
+        self._cuts = 0
         self._sockets: dict[int, Pipeline] = {}
         self._owed: dict[int, list[str]] = {}
         self.first: dict[str, list[dict[str, Any]]] = {}
         self.acknowledged: set[str] = set()
+
+    def _start(self, n: int) -> RunningServer:
+        url = self._urls[n]
+        # That its connection was cut is an error to a server, and expected.
+        variables = VARIABLES | ({"DATABASE_URL": url} if url else {})
+        return RunningServer(self._folder / str(n), variables=variables, errors_expected=bool(url))
+
+    def _server(self, n: int) -> RunningServer:
+        return self.servers[n % len(self.servers)]
 
     def content(self, number: int, changed: bool) -> dict[str, Any]:
         return message(f"h{self._prefix}-{number}", text="changed" if changed else "as it was")
@@ -134,26 +162,31 @@ class History:
                     self._read(connection)
                     self._send(sender, connection, self.content(number, False), part)
                     self._forget(connection)
-                case Restart(gently):
-                    self._restart(gently)
+                case Restart(connection, gently):
+                    self._restart(connection, gently)
+                case Cut():
+                    self._cut()
         for connection in list(self._sockets):
             self._read(connection)
         # A sender sends again what nobody acknowledged.
         for number in range(MESSAGES):
             content = self.content(number, False)
             self.first.setdefault(content["message_id"], []).append(content)
-            assert self.server.deliver(content).status == 200
+            self._deliver(number, content)
             self.acknowledged.add(content["message_id"])
 
     def check(self) -> None:
         """Hold one row for each message, whole, and that the server counted what it answered."""
-        rows = stored(self.server.database)
+        rows = stored(self.servers[0].place)
         assert rows.keys() == self.first.keys()
         assert len(rows) == self._prefix * MESSAGES
         for message_id, row in rows.items():
             assert _timeless(row) in map(_timeless, self.first[message_id])
-        check_answers(self.server, len(rows))
-        found = samples(self.server.get("/metrics").body)
+        for server in self.servers:
+            check_answers(server, len(rows))
+            self._check_metrics(samples(server.get("/metrics").body))
+
+    def _check_metrics(self, found: dict[str, float]) -> None:
         results = Counter(
             {
                 name: found[f'webhook_requests_total{{result="{name}"}}']
@@ -166,15 +199,16 @@ class History:
             if re.match('http_requests_total{method="POST",path="/webhook.*",status="200"}', name)
         )
         assert results.total() == acknowledged > 0
-        assert not any(
+        failed = sum(
             count
             for name, count in found.items()
             if name.startswith("http") and 'status="5' in name
         )
+        assert not failed or self._cuts
 
     def _send(self, sender: Sender, connection: int, content: dict[str, Any], part: float) -> None:
         if connection not in self._sockets:
-            self._sockets[connection] = Pipeline(self.server.port)
+            self._sockets[connection] = Pipeline(self._server(connection).port)
             self._owed[connection] = []
         body = sender.body(content["message_id"], content["text"])
         whole = post_head(len(body), list(sender.sign(body).items()), sender.route) + body
@@ -186,25 +220,43 @@ class History:
     def _read(self, connection: int) -> None:
         owed, self._owed[connection] = self._owed.get(connection, []), []
         for message_id in owed:
-            assert self._sockets[connection].read_status() == 200
-            self.acknowledged.add(message_id)
+            status = self._sockets[connection].read_status()
+            assert status == 200 or (self._cuts and status == 503)
+            if status == 200:
+                self.acknowledged.add(message_id)
+
+    def _deliver(self, number: int, content: dict[str, Any]) -> None:
+        """Deliver to one of the servers, as often as it takes."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (status := self._server(number).deliver(content).status) != 200:
+            assert (status, bool(self._cuts)) == (503, True)
+            assert time.monotonic() < deadline
 
     def _forget(self, connection: int) -> None:
         self._owed.pop(connection)
         self._sockets.pop(connection).close()
 
-    def _restart(self, gently: bool) -> None:
+    def _cut(self) -> None:
+        if not self._urls[0]:
+            return  # a file has no connections
+        self._cuts += 1
+        query(self._urls[0], CUT)
+
+    def _restart(self, connection: int, gently: bool) -> None:
+        server = self._server(connection)
         if gently:
-            self.server.stop()
+            server.stop()
         else:
-            self.server.kill()
-        for connection in list(self._sockets):
-            self._forget(connection)
-        check_database(self.server.database, self.acknowledged, self._any_of_first())
-        self.server = RunningServer(self._folder, variables=VARIABLES)
+            server.kill()
+        for each in list(self._sockets):
+            if self._server(each) is server:
+                self._forget(each)
+        check_database(server.place, self.acknowledged, self._any_of_first())
+        n = self.servers.index(server)
+        self.servers[n] = self._start(n)
 
     def _any_of_first(self) -> dict[str, Any]:
-        rows = stored(self.server.database)
+        rows = stored(self.servers[0].place)
         return {
             name: row
             for name, row in rows.items()
@@ -214,17 +266,19 @@ class History:
     def close(self) -> None:
         for connection in list(self._sockets):
             self._forget(connection)
-        self.server.kill()
+        for server in self.servers:
+            server.kill()
 
 
-@pytest.fixture
-def history(tmp_path: Path) -> Iterator[History]:
-    history = History(tmp_path)
+@pytest.fixture(params=["sqlite", "postgres"])
+def history(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[History]:
+    urls = [""] if request.param == "sqlite" else [request.getfixturevalue("postgres_url")] * 2
+    history = History(tmp_path, urls)
     yield history
     history.close()
 
 
-Played = tuple[list[Step], list[tuple[Restart, list[Step]]]]
+Played = tuple[list[Step], list[tuple[Restart | Cut, list[Step]]]]
 
 
 def play(history: History, played: Played) -> None:
