@@ -178,15 +178,16 @@ def inside(path: Path) -> dict[str, Figures]:
             ).fetchone()[0]
         )
         for name, q in (("1 in 10,000", RARE_WORD), ("three letters", COMMON)):
-            wanted = matching.begin(db, q, Scope())
-            found[f"total of q={name}"] = _timed(partial(_total, db, wanted))
+            found[f"total of q={name}"] = _timed(partial(_total, db, q))
             query = MessageQuery(q=q)
             found[f"total and page of q={name}"] = _timed(partial(_page_total, db, query))
     return found
 
 
-def _total(db: sqlite3.Connection, wanted: matching.Search) -> int:
-    return answer(matching.matches(db, wanted, 50), _go_on).total
+def _total(db: sqlite3.Connection, q: str) -> int:
+    with matching.search(db, q, Scope()) as search:
+        answer(search.find(), _go_on)
+        return search.total
 
 
 def _page_total(db: sqlite3.Connection, query: MessageQuery) -> int:

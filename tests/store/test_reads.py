@@ -1,7 +1,6 @@
 """Pages, totals and statistics against a plain Python model, over random histories."""
 
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,8 +14,7 @@ from lyftr_server.records import Message, StoredMessage
 from lyftr_server.schema import Invalid, MessageQuery, TimelineQuery
 from lyftr_server.store import Stopped
 from lyftr_server.store.cursor import key_of
-from lyftr_server.store.sqlite import counts, listing, matching, reads, search, timeline, verify
-from lyftr_server.store.sqlite.sql import answer
+from lyftr_server.store.sqlite import counts, hits, matching, reads, search, timeline, verify
 
 from .databases import MINUTE_US, database, go_on, insert, message, reader, texts
 from .model import DAY_US, Model
@@ -101,15 +99,18 @@ def tuned(pieces: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a dozen rows take every way that a search of millions may take."""
     if pieces == "small":
         monkeypatch.setattr(matching, "SMALL", 0)
-        monkeypatch.setattr(matching, "COLLECTED", 3)
+        monkeypatch.setattr(matching, "READ_COST", 2)
+        monkeypatch.setattr(matching, "SORTED", 4)
         monkeypatch.setattr(matching, "WALK_ROWS", 3)
-        monkeypatch.setattr(matching, "FIRST_WALK_ROWS", 2)
-        monkeypatch.setattr(search, "SCAN_ROWS", 4)
-        monkeypatch.setattr(search, "FOLD_ROWS", 3)
-        monkeypatch.setattr(search, "INDEX_ROWS", 5)
-        monkeypatch.setattr(search, "PHRASE", 3)
-        monkeypatch.setattr(search, "PHRASE_END", 3)
-        monkeypatch.setattr(search, "CANDIDATES", 2)
+        monkeypatch.setattr(matching, "TEXT_ROWS", 2)
+        monkeypatch.setattr(matching, "SORT_BLOCKS", 1)
+        monkeypatch.setattr(hits, "BITS", 3)
+        monkeypatch.setattr(hits, "SCAN_ROWS", 4)
+        monkeypatch.setattr(hits, "FOLD_ROWS", 3)
+        monkeypatch.setattr(hits, "INDEX_ROWS", 5)
+        monkeypatch.setattr(hits, "PHRASE", 3)
+        monkeypatch.setattr(hits, "PHRASE_END", 3)
+        monkeypatch.setattr(hits, "CANDIDATES", 2)
 
 
 def play(db: sqlite3.Connection, model: Model, step: tuple[Any, ...]) -> None:
@@ -161,13 +162,12 @@ def check_pages(db: sqlite3.Connection, query: MessageQuery, rows: list[Message]
         assert preceding.data == rows[max(0, start - 2) : start]
         assert (preceding.previous_cursor is None) == (start <= 2)
         assert (preceding.next_cursor is None) == (start == len(rows) and not rows[start:])
-    assert [row for chunk in chunks(db, query, 2) for row in chunk] == rows
-    if query.q and (seqs := answer(reads.few_matches(db, query), go_on)) is not None:
-        exported = []
-        while seqs:
-            chunk, seqs = listing.first_by_seq(db, seqs, 2)
-            exported += chunk
-        assert exported == rows
+    chunks = [chunk for chunk in reads.export(db, query, 2) if chunk]
+    assert all(len(chunk) <= 2 for chunk in chunks)
+    assert [row for chunk in chunks for row in chunk] == rows
+    if rows:
+        later = reads.export(db, query, 2, key_of(rows[0]))
+        assert [row for chunk in later if chunk for row in chunk] == rows[1:]
 
 
 def check_order_of_storing(db: sqlite3.Connection, query: MessageQuery, model: Model) -> None:
@@ -183,14 +183,6 @@ def check_order_of_storing(db: sqlite3.Connection, query: MessageQuery, model: M
         seen += page.data
         query = replace(query, cursor=page.next_cursor)
     assert seen == rows
-
-
-def chunks(db: sqlite3.Connection, query: MessageQuery, size: int) -> Iterator[list[Message]]:
-    after = None
-    while rows := reads.chunk(db, query, after, size, go_on):
-        assert len(rows) <= size
-        yield rows
-        after = key_of(rows[-1])
 
 
 # -- what random histories meet too seldom
@@ -399,8 +391,6 @@ def test_a_read_stops_when_asked(tmp_path: Path) -> None:
         for query in (MessageQuery(), MessageQuery(q="o"), MessageQuery(q="one")):
             with pytest.raises(Stopped):
                 reads.page(db, query, lambda: True)
-            with pytest.raises(Stopped):
-                reads.chunk(db, query, None, 10, lambda: True)
         assert not db.in_transaction
 
 

@@ -3,6 +3,7 @@
 import signal
 import sqlite3
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,9 @@ from hypothesis import strategies as st
 
 from lyftr_server.schema import MAX_QUERY, MAX_TEXT, MessageQuery
 from lyftr_server.store import Stopped
-from lyftr_server.store.sqlite import matching, reads, search, verify
+from lyftr_server.store.sqlite import hits, matching, reads, search, verify
 from lyftr_server.store.sqlite.letters import condition
 from lyftr_server.store.sqlite.listing import Scope
-from lyftr_server.store.sqlite.matching import Search, matches
 from lyftr_server.store.sqlite.sql import answer
 
 from .databases import database, fold_all, go_on, insert, message, reader, texts
@@ -257,15 +257,16 @@ def test_a_search_is_exact_while_the_watermark_passes_it(tmp_path: Path) -> None
             return False
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(search, "FOLD_ROWS", 10)
-            patch.setattr(search, "INDEX_ROWS", 10)
-            wanted = Search("needle", Scope(None, ""), 100)
-            assert answer(matches(reading, wanted, 50), interfere).total == 50
+            patch.setattr(hits, "FOLD_ROWS", 10)
+            patch.setattr(hits, "INDEX_ROWS", 10)
+            with matching.search(reading, "needle", Scope()) as searching:
+                answer(searching.find(), interfere)
+                assert searching.total == 50
         assert moments > 5
 
 
 def test_a_search_stops_between_its_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "SCAN_ROWS", 10)
+    monkeypatch.setattr(hits, "SCAN_ROWS", 10)
     asked = 0
 
     def stop() -> bool:
@@ -314,7 +315,7 @@ def test_a_walk_that_meets_nothing_gives_way_to_sorting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(matching, "WALK_ROWS", 50)
-    monkeypatch.setattr(matching, "FIRST_WALK_ROWS", 50)
+    monkeypatch.setattr(matching, "READ_COST", 2)
     asked = 0
 
     def stop() -> bool:
@@ -343,3 +344,66 @@ def test_a_far_seq_given_by_hand_makes_no_search_long(tmp_path: Path, q: str) ->
         assert found(db, q) == ["needle", "needle"]
         fold_all(db)
         assert found(db, q) == ["needle", "needle"]
+
+
+@pytest.mark.parametrize("sorted_rows", [0, 100], ids=["many", "few"])
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("sender", [None, "+1"])
+def test_no_text_is_looked_at_for_what_the_index_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sorted_rows: int, order: str, sender: str
+) -> None:
+    def look(_: str) -> None:
+        raise AssertionError("a scan")
+
+    monkeypatch.setattr(matching, "SORTED", sorted_rows)
+    monkeypatch.setattr(matching, "SMALL", 0)
+    monkeypatch.setattr(hits, "condition", look)
+    with database(tmp_path / "app.db") as db:
+        insert(db, texts(*["needle", "hay"] * 20))
+        fold_all(db)
+        query = MessageQuery(q="needle", limit=3, order=order, sender=sender)
+        wanted = [f"m{n:04}" for n in range(0, 40, 2)][:: 1 if order == "asc" else -1]
+        exported = [row.message_id for rows in reads.export(db, query, 3) for row in rows or []]
+        assert exported == wanted
+        for offset in (0, 10, 18):
+            page = reads.page(db, replace(query, offset=offset), go_on)
+            assert [row.message_id for row in page.data] == wanted[offset : offset + 3]
+
+
+def test_an_export_does_without_rows_that_go_and_come_meanwhile(tmp_path: Path) -> None:
+    with database(tmp_path / "app.db") as db:
+        insert(db, texts(*["needle"] * 12))
+        fold_all(db)
+        for few in (0, 100):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(matching, "SORTED", few)
+                patch.setattr(matching, "READ_COST", 1)
+                exporting = reads.export(db, MessageQuery(q="needle"), 2)
+                first = next(rows for rows in exporting if rows)
+                db.execute("DELETE FROM messages WHERE message_id BETWEEN 'm0002' AND 'm0008'")
+                insert(db, [message("m0010a", text="needle")])
+                later = [row.message_id for rows in exporting for row in rows or []]
+            assert [row.message_id for row in first] == ["m0000", "m0001"]
+            assert later == ["m0009", "m0010", "m0011"]
+            db.execute("DELETE FROM messages")
+            insert(db, texts(*["needle"] * 12))
+
+
+def test_a_search_leaves_nothing_behind(tmp_path: Path) -> None:
+    def kept() -> int:
+        return int(db.execute("SELECT count(*) FROM temp.sqlite_schema").fetchone()[0])
+
+    with database(tmp_path / "app.db") as db:
+        insert(db, texts(*["needle", "hay"] * 20))
+        two = [reads.export(db, MessageQuery(q="needle"), 2) for _ in range(2)]
+        firsts = [next(rows for rows in exporting if rows) for exporting in two]
+        assert firsts[0] == firsts[1]
+        assert kept() >= 2
+        for exporting in two:
+            exporting.close()
+        assert kept() == 0
+        assert len(found(db, "needle")) == 20
+        assert kept() == 0
+        with pytest.raises(Stopped):
+            reads.page(db, MessageQuery(q="needle"), iter([False, True]).__next__)
+        assert kept() == 0

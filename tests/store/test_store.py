@@ -13,7 +13,6 @@ from lyftr_server.records import Message, Result
 from lyftr_server.schema import MessageQuery
 from lyftr_server.store import MessageStore, StoreError, Unopenable
 from lyftr_server.store.pages import CHUNK_BYTES
-from lyftr_server.store.sqlite import matching
 from lyftr_server.store.sqlite.sql import Pieces
 
 from ..conftest import StoreFactory
@@ -256,23 +255,6 @@ async def test_the_search_index_catches_up_when_nobody_comes(store: MessageStore
         while await store.search_backlog():  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     assert (await store.page(MessageQuery(q="hello", limit=1))).total == 50
-
-
-@pytest.mark.parametrize("order", ["asc", "desc"])
-async def test_an_export_of_few_matches_uses_the_index(
-    store: MessageStore, monkeypatch: pytest.MonkeyPatch, order: str
-) -> None:
-    def walk(*_: object, **__: object) -> None:
-        raise AssertionError("the export reads the whole table")
-
-    texts = ["needle", "hay"] * 10
-    await asyncio.gather(
-        *(store.insert(native(make(f"m{n:02}", text=text))) for n, text in enumerate(texts))
-    )
-    monkeypatch.setattr(matching, "after", walk)
-    query = MessageQuery(q="needle", order=order)
-    found = [row.message_id async for chunk in store.export(query) for row in chunk]
-    assert found == [f"m{n:02}" for n in range(0, 20, 2)][:: 1 if order == "asc" else -1]
 
 
 async def test_an_older_sqlite_is_refused(

@@ -55,7 +55,12 @@ async def open_writer(path: Path) -> Connection:
 
 async def open_reader(path: Path) -> Connection:
     """Open a connection that can only read."""
-    return await _open(f"file:{quote(str(path))}?mode=ro", f"PRAGMA cache_size = -{READ_CACHE_KIB}")
+    return await _open(
+        f"file:{quote(str(path))}?mode=ro",
+        f"PRAGMA cache_size = -{READ_CACHE_KIB}",
+        # What a search keeps is small, and there may be no folder for such files.
+        "PRAGMA temp_store = MEMORY",
+    )
 
 
 async def _open(uri: str, *pragmas: str) -> Connection:

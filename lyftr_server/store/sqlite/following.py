@@ -7,8 +7,9 @@ from typing import Any
 from ...records import Message
 from ...schema import Fault, Invalid, MessageQuery
 from ..cursor import instant
+from ..pages import fitting
 from .letters import condition
-from .sql import Pieces, Stop, answer
+from .sql import Chunks, Pieces, Stop, answer
 
 # Looked at in one statement. A statement is a snapshot; between two of them the WAL can be reset.
 PIECE_ROWS = 2000
@@ -65,6 +66,19 @@ def in_pieces(
                 return rows, places
         seq = last
         yield
+
+
+def export(db: sqlite3.Connection, query: MessageQuery, size: int) -> Chunks:
+    """Yield all that is stored now and fits, at most `size` rows at a time; None between pieces."""
+    place, wanted = BEGINNING, size
+    while True:
+        found, places = yield from in_pieces(db, query, place, wanted)
+        rows = fitting(found)
+        if rows:
+            yield rows
+        if len(rows) == len(found) < wanted:
+            return
+        place, wanted = places[len(rows) - 1], min(size, 2 * len(rows))
 
 
 def _filter(query: MessageQuery) -> tuple[str, list[Any]]:

@@ -4,7 +4,6 @@ Counts for each hour and day, and for each sender and day, answer most of it; wh
 is a short walk on an index. The caller opens a snapshot where several answers must agree.
 """
 
-import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,8 +11,7 @@ from typing import Any, NamedTuple
 from ...records import Message
 from ...schema import MessageQuery
 from ..cursor import FIRST, LAST, Key, instant
-from ..pages import fitting
-from .sql import json_row, snapshot
+from .sql import json_row
 
 _ROW = "json_array(message_id, from_msisdn, to_msisdn, ts, text)"
 
@@ -48,19 +46,22 @@ class Scope(NamedTuple):
 
     def rest(self, after: Key, backward: bool, inclusive: bool) -> tuple[str, list[Any]]:
         """Return the condition for the scope's rows on one side of a place."""
-        equal = "=" if inclusive else ""
         if backward:
-            if after > self.last:
-                after, equal = self.last, ""
+            place, bound, beyond = min(after, self.last), self.since, FIRST.instant
+            side, other = "<", ">="
+        else:
+            place, bound, beyond = max(after, self.first), self.until, LAST.instant
+            side, other = ">", "<"
+        if not place.message_id:  # no row is there
+            condition, values = f"instant {'<' if backward else '>='} ?", [place.instant]
+        else:
+            equal = "=" if inclusive and place == after else ""
+            condition, values = f"(instant, message_id) {side}{equal} (?, ?)", [*place]
+        # Each condition costs something for each row of a long walk.
+        if bound != beyond:
             # Both bounds belong to one column, so that the index takes both.
-            return self.where(
-                f"(instant, message_id) <{equal} (?, ?) AND instant >= ?", *after, self.since
-            )
-        if after < self.first:
-            after, equal = self.first, "="
-        return self.where(
-            f"(instant, message_id) >{equal} (?, ?) AND instant < ?", *after, self.until
-        )
+            condition, values = f"{condition} AND instant {other} ?", [*values, bound]
+        return self.where(condition, *values)
 
 
 def scope(query: MessageQuery) -> Scope:
@@ -147,33 +148,15 @@ def rows(
     return [Message(*row) for row in found]
 
 
-def rows_by_seq(db: sqlite3.Connection, seqs: list[int]) -> list[Message]:
-    """Return the rows with these seqs, in that order."""
+def rows_of(db: sqlite3.Connection, seqs: str, values: Sequence[Any], limit: int) -> list[Message]:
+    """Return the first rows whose seqs a subquery has, in its order."""
     found = json_row(
         db,
-        f"SELECT json_group_array({_ROW}) FROM json_each(?) CROSS JOIN messages ON seq = value",
-        (json.dumps(seqs),),
+        f"SELECT json_group_array({_ROW}) FROM (SELECT messages.* FROM {seqs}"
+        " CROSS JOIN messages NOT INDEXED USING (seq) LIMIT ?)",
+        (*values, limit),
     )
     return [Message(*row) for row in found]
-
-
-def first_by_seq(
-    db: sqlite3.Connection, seqs: list[int], size: int
-) -> tuple[list[Message], list[int]]:
-    """Return the rows of the first seqs, as many as a chunk may have, and the seqs that are left.
-
-    No rows: it is the end. Rows that are gone are passed over.
-    """
-    with snapshot(db):
-        while seqs:
-            rows = fitting(rows_by_seq(db, seqs[:size]))
-            if rows:
-                (last,) = db.execute(
-                    "SELECT seq FROM messages WHERE message_id = ?", (rows[-1].message_id,)
-                ).fetchone()
-                return rows, seqs[seqs.index(last) + 1 :]
-            seqs = seqs[size:]
-    return [], []
 
 
 def edge(db: sqlite3.Connection, *, last: bool = False) -> str | None:

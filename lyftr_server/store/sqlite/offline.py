@@ -12,12 +12,12 @@ from urllib.parse import quote
 
 from ...records import Message
 from ...schema import MessageQuery
-from ..cursor import key_of
+from ..cursor import Key, key_of
 from ..errors import StoreError, Unopenable
 from . import listing, reads, schema, search
 from .connection import BUSY_SECONDS
 from .files import lock
-from .sql import snapshot
+from .sql import Chunks, snapshot
 from .verify import problems, rebuild
 
 P = ParamSpec("P")
@@ -87,14 +87,18 @@ class DatabaseFile:
 
     def rows(self, query: MessageQuery) -> Iterator[Sequence[Message]]:
         """Yield all rows that match, in the listing's order, some at a time."""
-        after, more = None, True
-        while more:
-            found = self.run(reads.chunk, query, after, CHUNK_ROWS, _never)
-            if found:
-                yield found
-                after = key_of(found[-1])
-            # Fewer are the end, even if messages come as fast as they are read.
-            more = len(found) == CHUNK_ROWS
+        after: Key | None = None
+        exporting: tuple[sqlite3.Connection, Chunks] | None = None
+
+        def go_on(db: sqlite3.Connection) -> list[Message] | None:
+            nonlocal exporting
+            if exporting is None or exporting[0] is not db:
+                exporting = db, reads.export(db, query, CHUNK_ROWS, after)
+            return next((found for found in exporting[1] if found), None)
+
+        while found := self.run(go_on):
+            yield found
+            after = key_of(found[-1])
 
     def count(self, query: MessageQuery) -> int | None:
         """Return how many rows match; None for a search, which would take as long as its rows."""
@@ -185,10 +189,6 @@ def unhurried(
                 db.interrupt()
                 wait([running], 0.05)
             raise
-
-
-def _never() -> bool:
-    return False
 
 
 def _ignore() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from .connection import Connection
@@ -49,46 +49,63 @@ class Reader:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Return what a generator returns, which yields between pieces of some 100 ms at most.
+        """Return what a generator returns, which yields None between pieces of 100 ms at most.
 
         At each yield others may read on this connection: no transaction may be open then, and what
         is kept in a temporary table must be this reader's alone. When the reader goes away, the
         generator is closed at its next yield, in the connection's thread.
         """
-        pieces: list[Generator[None, None, T]] = []
-
-        def go_on(db: sqlite3.Connection) -> list[T]:
-            """Do pieces for a turn; return the result in a list, empty as long as there is none."""
-            if not pieces:
-                pieces.append(work(db, *args, **kwargs))
-            end_of_turn = time.monotonic() + TURN_SECONDS
-            try:
-                while not self._stop:
-                    next(pieces[0])
-                    if time.monotonic() >= end_of_turn:
-                        break
-            except StopIteration as end:
-                return [end.value]
-            return []
-
-        queue = self._new
+        pieces = _Pieces(lambda db: work(db, *args, **kwargs))
         try:
-            while True:
-                await self._take_turn(queue)
-                if result := await self._use_turn(go_on):
-                    return result[0]
-                queue = self._going_on
+            result: T = await self._go_on(pieces)
+            return result
         except asyncio.CancelledError:
-            # The thread takes this up behind the piece that it may be at.
             self._close_later(pieces)
             raise
 
-    def _close_later(self, pieces: list[Generator[None, None, T]]) -> None:
-        def close(_: sqlite3.Connection) -> None:
-            for each in pieces:
-                each.close()
+    async def stream(
+        self,
+        work: Callable[Concatenate[sqlite3.Connection, P], Generator[T | None, None, None]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> AsyncGenerator[T, None]:
+        """Yield what such a generator yields besides; it rests until more is asked for."""
+        pieces = _Pieces(lambda db: work(db, *args, **kwargs))
+        try:
+            while (found := await self._go_on(pieces)) is not None:
+                yield found
+        finally:
+            self._close_later(pieces)
 
-        closing = asyncio.ensure_future(self._connection.run(close))
+    async def _go_on(self, pieces: "_Pieces") -> Any:
+        """Give a generator turns until it yields something, or returns."""
+        queue = self._new
+
+        def turn(db: sqlite3.Connection) -> list[Any]:
+            """Return what was yielded or returned in a list, empty as long as it is None."""
+            end_of_turn = time.monotonic() + TURN_SECONDS
+            while not self._stop:
+                try:
+                    found = next(pieces.begun(db))
+                except StopIteration as end:
+                    return [end.value]
+                if found is not None:
+                    return [found]
+                if time.monotonic() >= end_of_turn:
+                    break
+            return []
+
+        while True:
+            await self._take_turn(queue)
+            if result := await self._use_turn(turn):
+                return result[0]
+            queue = self._going_on
+
+    def _close_later(self, pieces: "_Pieces") -> None:
+        """Close a generator, behind the piece that the thread may be at."""
+        if pieces.generator is None:
+            return
+        closing = asyncio.ensure_future(self._connection.run(pieces.close))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
         closing.add_done_callback(_nobody_waits)
@@ -133,6 +150,23 @@ class Reader:
                 self._last_was_new = new_waits
                 turn.set_result(None)
                 return
+
+
+class _Pieces:
+    """A long read: a generator, from its first turn on."""
+
+    def __init__(self, begin: Callable[[sqlite3.Connection], Generator[Any, None, Any]]) -> None:
+        self._begin = begin
+        self.generator: Generator[Any, None, Any] | None = None
+
+    def begun(self, db: sqlite3.Connection) -> Generator[Any, None, Any]:
+        if self.generator is None:
+            self.generator = self._begin(db)
+        return self.generator
+
+    def close(self, _: sqlite3.Connection) -> None:
+        if self.generator is not None:
+            self.generator.close()
 
 
 def _nobody_waits(ended: "asyncio.Future[Any]") -> None:

@@ -1,17 +1,19 @@
 """What readers ask: pages, single messages, totals, statistics. Exact, whatever the table holds."""
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import astuple, replace
+from functools import partial
 from typing import Any
 
 from ...records import NATIVE, Message, StoredEvent, StoredMessage, StoredRefusal
 from ...schema import EventQuery, MessageQuery, RefusedQuery
 from .. import cursor
-from ..cursor import FIRST, LAST, Key, Position
-from ..pages import Found, Page, Rows, beside, found
+from ..cursor import FIRST, LAST, Key, Position, key_of
+from ..pages import Found, Page, Rows, beside, fitting, found
 from . import events, following, listing, matching, refused
 from .listing import Scope
-from .sql import Pieces, Stop, answer, snapshot
+from .sql import Chunks, Pieces, Stop, answer, snapshot
 
 DAY_US = 86_400_000_000
 MINUTE_US = 60_000_000
@@ -51,8 +53,9 @@ def _page_as_stored(db: sqlite3.Connection, query: MessageQuery) -> Pieces[Page]
     place = query.cursor or following.BEGINNING
     rows, places = yield from following.in_pieces(db, query, place, query.limit, name="cursor")
     if query.q:
-        wanted = matching.begin(db, query.q, scope)
-        total = (yield from matching.matches(db, wanted, 0)).total
+        with matching.search(db, query.q, scope) as search:
+            yield from search.find()
+            total = search.total
     else:
         with snapshot(db):
             total = listing.count(db, scope)
@@ -87,16 +90,16 @@ def _page_of_all(
 def _page_of_matches(
     db: sqlite3.Connection, query: MessageQuery, start: Position | None
 ) -> Pieces[tuple[Found, int]]:
-    wanted = matching.begin(db, query.q or "", listing.scope(query))
-    matches = yield from matching.matches(db, wanted, query.offset + query.limit)
-    if start is None and _beyond(query, matches.total):
-        found = Found([], FIRST, None)
-    elif start is None:
-        window = _window(query, matches.total)
-        found = yield from matching.at_offset(db, wanted, matches, *window)
-    else:
-        found = yield from matching.at_position(db, wanted, matches, start, query.limit)
-    return found, matches.total
+    with matching.search(db, query.q or "", listing.scope(query)) as search:
+        yield from search.find()
+        if start is not None:
+            found = yield from matching.at_position(search, start, query.limit)
+        elif _beyond(query, search.total):
+            found = Found([], FIRST, None)
+        else:
+            window = _window(query, search.total)
+            found = yield from matching.at_offset(search, *window)
+        return found, search.total
 
 
 def _beyond(query: MessageQuery, total: int) -> bool:
@@ -125,35 +128,42 @@ def _at_position(db: sqlite3.Connection, scope: Scope, limit: int, start: Positi
     return beside(data, start, more=more, behind=behind)
 
 
-def chunk(
-    db: sqlite3.Connection, query: MessageQuery, after: Key | None, size: int, stop: Stop
-) -> list[Message]:
-    """Do chunk_in_pieces(), until `stop`."""
-    return answer(chunk_in_pieces(db, query, after, size), stop)
-
-
-def chunk_in_pieces(
-    db: sqlite3.Connection, query: MessageQuery, after: Key | None, size: int
-) -> Pieces[list[Message]]:
-    """Return the next `size` rows of the listing after `after`; none at its end.
+def export(
+    db: sqlite3.Connection, query: MessageQuery, size: int, after: Key | None = None
+) -> Chunks:
+    """Yield the listing's rows in its order, at most `size` at a time; None between pieces.
 
     Each piece is a short snapshot of its own, so a long export holds back no checkpoint.
     """
     scope = listing.scope(query)
     backward = query.order == "desc"
-    place = after or (scope.last if backward else scope.first)
-    sides = {"backward": backward, "inclusive": after is None}
-    if query.q:
-        wanted = matching.begin(db, query.q, scope)
-        return (yield from matching.after(db, wanted, place, size, **sides))
-    found = listing.rows(db, scope, place, size, **sides)
-    return found[::-1] if backward else found
+    start = Position(backward, after or (scope.last if backward else scope.first))
+    if not query.q:
+        yield from _chunks(partial(_rows, db, scope), start, size)
+        return
+    with matching.search(db, query.q, scope) as search:
+        yield from search.find()
+        yield from _chunks(search.page, start, size)
 
 
-def few_matches(db: sqlite3.Connection, query: MessageQuery) -> Pieces[list[int] | None]:
-    """Return the seqs of all that an export with `q` has, in its order; None: they are many."""
-    wanted = matching.begin(db, query.q or "", listing.scope(query))
-    return (yield from matching.in_order(db, wanted, backward=query.order == "desc"))
+def _chunks(page: Callable[..., Pieces[list[Message]]], start: Position, size: int) -> Chunks:
+    wanted = size
+    while True:
+        found = yield from page(start, 0, wanted)
+        rows = fitting(found[::-1] if start.backward else found)
+        if rows:
+            yield rows
+        # Fewer are the end, even if messages come as fast as they are read.
+        if len(rows) == len(found) < wanted:
+            return
+        start, wanted = Position(start.backward, key_of(rows[-1])), min(size, 2 * len(rows))
+
+
+def _rows(
+    db: sqlite3.Connection, scope: Scope, start: Position, _: int, n: int
+) -> Pieces[list[Message]]:
+    yield
+    return listing.rows(db, scope, start.key, n, backward=start.backward)
 
 
 def message(db: sqlite3.Connection, message_id: str) -> StoredMessage | None:

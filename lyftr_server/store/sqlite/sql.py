@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from ...records import Message
 from ..errors import Stopped
 
 T = TypeVar("T")
@@ -15,6 +16,8 @@ Stop = Callable[[], bool]
 # A long read: it yields between its pieces, where it has no snapshot open and another reader may
 # have the connection, and returns its answer.
 Pieces = Generator[None, None, T]
+# One that yields rows as well, when it has some.
+Chunks = Generator[list[Message] | None, None, None]
 
 
 def answer(pieces: Pieces[T], stop: Stop) -> T:

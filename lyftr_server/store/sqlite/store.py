@@ -14,12 +14,11 @@ from ...metrics import Gauge
 from ...records import Erased, Message, Result, StoredEvent, StoredMessage, StoredRefusal
 from ...schema import EventQuery, MessageQuery, RefusedQuery, TimelineQuery
 from ..commits import Item
-from ..cursor import key_of
 from ..errors import Fatal, StoreError, Unopenable, Unusable
 from ..limits import Limits, Policy
 from ..message_store import MessageStore
-from ..pages import Page, Rows, fitting
-from . import counts, erasure, following, listing, reads, schema, search, timeline, upkeep, verify
+from ..pages import Page, Rows
+from . import counts, erasure, following, reads, schema, search, timeline, upkeep, verify
 from .connection import CHECKPOINT_BYTES, Connection, open_reader, open_writer
 from .files import Files, create_private, lock, make_folder
 from .insert import dedupe_by_content, insert
@@ -282,32 +281,20 @@ class SqliteStore(MessageStore):
 
         Each chunk is a short read of its own: a long export holds back no checkpoint.
         """
-        after, place, size = None, following.BEGINNING, EXPORT_ROWS
-        reader = self._searches
-        places: list[str] = []
-        seqs: list[int] | None = None
-        if query.q and query.order != "stored":
-            seqs = await self._read_long(reader, reads.few_matches, query)
-        while True:
-            began = time.monotonic()
-            if query.order == "stored":
-                rows, places = await self._read_long(
-                    reader, following.in_pieces, query, place, size
-                )
-            elif seqs is not None:
-                rows, seqs = await self._read(reader, listing.first_by_seq, seqs, size)
-            else:
-                rows = await self._read_long(reader, reads.chunk_in_pieces, query, after, size)
-            if not rows:
-                return
-            rows = fitting(rows)
-            size = min(EXPORT_ROWS, 2 * len(rows))
-            yield rows
-            after = key_of(rows[-1])
-            place = places[len(rows) - 1] if places else place
-            if self.queue_depth:
-                # Beside deliveries an export takes a tenth of the time, and no more.
-                await asyncio.sleep(min(9 * (time.monotonic() - began), EXPORT_PAUSE_SECONDS))
+        work = reads.export if query.order != "stored" else following.export
+        stream = self._searches.stream(work, query, EXPORT_ROWS)
+        began = time.monotonic()
+        try:
+            async with contextlib.aclosing(stream) as chunks:
+                async for rows in chunks:
+                    taken = time.monotonic() - began
+                    yield rows
+                    if self.queue_depth:
+                        # Beside deliveries an export takes a tenth of the time, and no more.
+                        await asyncio.sleep(min(9 * taken, EXPORT_PAUSE_SECONDS))
+                    began = time.monotonic()
+        except sqlite3.Error as error:
+            raise self._failed_read(error) from error
 
     async def timeline(self, query: TimelineQuery) -> list[tuple[str, int]]:
         return await self._read(self._listings, timeline.timeline, query)
