@@ -3,13 +3,19 @@
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from lyftr_server.app import PROBE_SECONDS
+
 from .conftest import ServerFactory
-from .postgres import PostgresServer, find_programs
-from .process import environment, message
+from .faults.clients import Senders
+from .postgres import PostgresServer, find_programs, query
+from .process import RunningServer, environment, message
 
 
 def refused(folder: Path, *command: str, **variables: str) -> tuple[int, str]:
@@ -52,26 +58,105 @@ def test_what_was_acknowledged_survives_a_kill(
     assert again.get("/messages").json()["total"] == 1
 
 
-def test_a_database_that_does_not_answer_may_come_back(
-    tmp_path: Path, server_factory: ServerFactory
-) -> None:
+@pytest.fixture(scope="module")
+def own_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server that may be stopped and frozen; whoever does mends it."""
     programs = find_programs()
     if programs is None:
         pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    with PostgresServer(programs) as postgres, postgres.database() as url:
-        server = server_factory(DATABASE_URL=url, errors_expected=True)
-        assert server.deliver(message("m1")).status == 200
-        postgres.stop(signal.SIGKILL)
-        assert server.deliver(message("m2")).status == 503
-        assert server.get("/health/ready").status == 503
-        assert server.get("/messages").status == 503
-        status, log = refused(tmp_path, DATABASE_URL=url, WAIT_SECONDS="0.1")
-        assert (status, "waiting for the database" in log) == (1, True)
+    with PostgresServer(programs) as postgres:
+        yield postgres
+
+
+@pytest.fixture
+def lonely(own_postgres: PostgresServer) -> Iterator[tuple[PostgresServer, str]]:
+    with own_postgres.database() as url:
+        yield own_postgres, url
+
+
+def why_unready(server: RunningServer) -> str:
+    """Return why a server takes no traffic; it must say so soon."""
+    began = time.monotonic()
+    answer = server.get("/health/ready")
+    assert time.monotonic() - began < PROBE_SECONDS + 3
+    assert answer.status == 503
+    return str(answer.json()["detail"])
+
+
+def test_a_database_that_does_not_answer_may_come_back(
+    lonely: tuple[PostgresServer, str], tmp_path: Path, server_factory: ServerFactory
+) -> None:
+    postgres, url = lonely
+    server = server_factory(DATABASE_URL=url, errors_expected=True)
+    assert server.deliver(message("m1")).status == 200
+    postgres.stop(signal.SIGKILL)
+    assert server.deliver(message("m2")).status == 503
+    assert "no primary takes writes" in why_unready(server)
+    assert server.get("/messages").status == 503
+    status, log = refused(tmp_path, DATABASE_URL=url, WAIT_SECONDS="0.1")
+    assert (status, "waiting for the database" in log) == (1, True)
+    # Whoever starts before the database does waits for it.
+    with ThreadPoolExecutor() as threads:
+        early = threads.submit(server_factory, DATABASE_URL=url)
         postgres.start()
-        assert server.deliver(message("m2")).status == 200
-        assert server.get("/messages").json()["total"] == 2
-        assert server.get("/health/ready").status == 200
-        server.stop()
+        assert early.result().get("/health/ready").status == 200
+    assert server.deliver(message("m2")).status == 200
+    assert server.get("/messages").json()["total"] == 2
+    assert server.get("/health/ready").status == 200
+
+
+def test_readiness_is_told_soon_though_the_database_is_frozen(
+    lonely: tuple[PostgresServer, str], server_factory: ServerFactory
+) -> None:
+    postgres, url = lonely
+    server = server_factory(DATABASE_URL=url, errors_expected=True)
+    postgres.signal(signal.SIGSTOP)
+    assert "does not answer" in why_unready(server)
+    postgres.signal(signal.SIGCONT)
+    with Senders(server, [message("m1")], connections=1, repeats=0) as sender:
+        sender.wait_for(1)
+    assert server.get("/health/ready").status == 200
+
+
+def test_a_standby_takes_no_writes(
+    lonely: tuple[PostgresServer, str], server_factory: ServerFactory
+) -> None:
+    postgres, url = lonely
+    server = server_factory(DATABASE_URL=url, errors_expected=True)
+    postgres.stop()
+    (postgres.data / "standby.signal").touch()
+    postgres.start()
+    assert server.deliver(message("m1")).status == 503
+    assert "a standby, it takes no writes" in why_unready(server)
+    postgres.stop()
+    (postgres.data / "standby.signal").unlink()
+    postgres.start()
+    assert server.deliver(message("m1")).status == 200
+
+
+def test_an_older_server_refuses_a_newer_database(
+    tmp_path: Path, postgres_url: str, server_factory: ServerFactory
+) -> None:
+    server = server_factory(DATABASE_URL=postgres_url, errors_expected=True)
+    query(postgres_url, "UPDATE lyftr SET version = version + 1")
+    assert "install a later one" in why_unready(server)
+    status, log = refused(tmp_path, DATABASE_URL=postgres_url)
+    assert (status, "install a later one" in log) == (2, True)
+
+
+def test_servers_that_start_at_once_on_an_empty_database_share_it(
+    postgres: PostgresServer, tmp_path: Path, server_factory: ServerFactory
+) -> None:
+    with postgres.database("template0") as url, ThreadPoolExecutor() as threads:
+        starting = [
+            threads.submit(server_factory, tmp_path / str(n), DATABASE_URL=url) for n in range(3)
+        ]
+        servers = [each.result() for each in starting]
+        for n, server in enumerate(servers):
+            assert server.deliver(message(f"m{n}")).status == 200
+        assert servers[0].get("/messages").json()["total"] == len(servers)
+        for server in servers:
+            server.stop()
 
 
 def test_a_database_that_is_missing_needs_a_person(
