@@ -12,6 +12,7 @@ from .commands import (
     export,
     forward,
     healthcheck,
+    migrate,
     restore,
     send,
     serve,
@@ -21,7 +22,20 @@ from .commands import (
 )
 from .commands.output import abandon
 
-_COMMANDS = (serve, sign, send, tail, forward, healthcheck, export, erase, backup, restore, verify)
+_COMMANDS = (
+    serve,
+    sign,
+    send,
+    tail,
+    forward,
+    healthcheck,
+    export,
+    erase,
+    backup,
+    restore,
+    migrate,
+    verify,
+)
 
 _DESCRIPTION = """\
 Receives signed messages as webhooks, stores each exactly once, and shows them.
@@ -34,6 +48,7 @@ Receives signed messages as webhooks, stores each exactly once, and shows them.
   lyftr-server export > messages.ndjson       write out what is stored
   lyftr-server backup /backup/lyftr.db        copy the database, while the server runs
   lyftr-server restore /backup/lyftr.db       put a copy in its place, while no server runs
+  lyftr-server migrate /data/app.db           bring a database over to PostgreSQL
 
 Configuration is by environment variables; see docs/operating.md."""
 

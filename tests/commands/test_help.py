@@ -13,7 +13,9 @@ from lyftr_server import __version__
 from ..process import environment
 from .running import PROGRAM, run
 
-COMMANDS = "serve sign send tail forward healthcheck export erase backup restore verify".split()
+COMMANDS = (
+    "serve sign send tail forward healthcheck export erase backup restore migrate verify".split()
+)
 
 
 def test_help_names_every_command(tmp_path: Path) -> None:
