@@ -100,6 +100,13 @@ class _Process:
             ) from error
         if settings.read_token is None and not settings.loopback:
             log.event(logger, logging.WARNING, "reads_are_open", detail="READ_TOKEN is not set")
+        if settings.short_secrets:
+            log.event(
+                logger,
+                logging.WARNING,
+                "short_secrets",
+                detail=f"{', '.join(settings.short_secrets)}: under {config.SECRET_BYTES} bytes",
+            )
         log.event(
             logger,
             logging.INFO,

@@ -101,16 +101,29 @@ def test_a_folder_that_cannot_be_made_is_a_fault(tmp_path: Path) -> None:
     assert "DATABASE_URL" in line["detail"]
 
 
+def test_secrets_that_can_be_guessed_are_told(server_factory: ServerFactory) -> None:
+    right, short = 16 * "s", 15 * "s"
+    server = server_factory(secret=right, WEBHOOK_SECRET_PREVIOUS=right, READ_TOKEN=right)
+    server.stop()
+    assert not server.events("short_secrets")
+    server = server_factory(secret=right, WEBHOOK_SECRET_PREVIOUS=short, ADMIN_TOKEN=short)
+    server.stop()
+    (line,) = server.events("short_secrets")
+    assert line["level"] == "WARNING"
+    assert line["detail"] == "WEBHOOK_SECRET, ADMIN_TOKEN: under 16 bytes"
+    assert short not in server.text()
+
+
 def test_reads_that_are_open_beyond_loopback_are_told(tmp_path: Path) -> None:
     unshare = shutil.which("unshare")
     alone = [unshare or "", "--map-root-user", "--net"]  # a network without anybody else
     if unshare is None or subprocess.run([*alone, "true"], check=False).returncode:
         pytest.skip("unshare cannot make a network namespace here")
-    for token, told in (({}, ["reads_are_open"]), ({"READ_TOKEN": "t"}, [])):
+    for token, told in (({}, ["reads_are_open"]), ({"READ_TOKEN": 16 * "t"}, [])):
         with (tmp_path / "log").open("w+b") as log:
             process = subprocess.Popen(
                 [*alone, sys.executable, *RUN_PY],
-                env=environment(WEBHOOK_SECRET="s", HOST="0.0.0.0", PORT="0", **token),
+                env=environment(WEBHOOK_SECRET=16 * "s", HOST="0.0.0.0", PORT="0", **token),
                 cwd=tmp_path,
                 stdout=log,
             )

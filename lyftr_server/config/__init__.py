@@ -24,6 +24,8 @@ class ConfigError(Exception):
 
 _DOTENV = Path(".env")
 
+SECRET_BYTES = 16  # what a secret should have at least: guessing 128 bits is hopeless
+
 # What proves a sender; each may also stand in a file, and have a previous value.
 _SECRETS: Mapping[str, Callable[[str], Any]] = {
     "WEBHOOK_SECRET": values.key,
@@ -116,6 +118,21 @@ class Config:
     def loopback(self) -> bool:
         """Whether nobody beyond this machine can reach us."""
         return self.host in ("localhost", "::1") or self.host.startswith("127.")
+
+    @property
+    def short_secrets(self) -> list[str]:
+        """The variables with a secret, current or previous, that is short enough to be guessed."""
+        secrets: dict[str, tuple[bytes | str, ...]] = {
+            "WEBHOOK_SECRET": self.secrets,
+            "STANDARD_WEBHOOKS_SECRET": self.standard_webhooks_secrets,
+            "WHATSAPP_APP_SECRET": self.whatsapp_app_secrets,
+            "TWILIO_AUTH_TOKEN": self.twilio_auth_tokens,
+            "READ_TOKEN": (self.read_token,) if self.read_token else (),
+            "ADMIN_TOKEN": (self.admin_token,) if self.admin_token else (),
+        }
+        return [
+            name for name, each in secrets.items() if any(len(one) < SECRET_BYTES for one in each)
+        ]
 
     @property
     def database_path(self) -> Path:
