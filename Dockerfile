@@ -1,3 +1,6 @@
+# To build on exactly these bytes, pin the digest that this prints, and renew it when the tag has moved on:
+#   docker buildx imagetools inspect python:3.12-slim --format '{{.Manifest.Digest}}'
+#   docker build --build-arg BASE=python:3.12-slim@sha256:... .
 ARG BASE=python:3.12-slim
 
 FROM ${BASE} AS build
@@ -6,15 +9,12 @@ WORKDIR /src
 RUN python3 -m venv /opt/lyftr
 ENV PATH=/opt/lyftr/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 
-# With only the version in it the package stands for its dependencies: this layer lasts until they change.
-COPY pyproject.toml setup.cfg requirements.txt ./
-COPY lyftr_server/__init__.py lyftr_server/
-RUN pip install --constraint requirements.txt setuptools \
- && pip install --constraint requirements.txt --no-build-isolation '.[postgres]'
+COPY requirements.txt ./
+RUN pip install --require-hashes --requirement requirements.txt
 
-COPY README.md LICENSE ./
+COPY pyproject.toml setup.cfg README.md LICENSE ./
 COPY lyftr_server/ lyftr_server/
-RUN pip install --no-build-isolation --no-deps --force-reinstall . \
+RUN pip install --no-build-isolation --no-deps . \
  && pip uninstall --yes setuptools pip
 
 

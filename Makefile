@@ -12,9 +12,9 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# Every package comes from the lock, whatever extra is asked for.
-INSTALL = echo "Installing into $(VENV) ..." >&2 && $(PIP) install --constraint requirements.txt --editable
-SOURCES_OF_INSTALL := setup.cfg pyproject.toml requirements.txt
+# Every package comes from a lock, with the hash that stands there; then ours, built by what is there by now.
+install_lock = echo "Installing into $(VENV) ..." >&2 && $(PIP) install --require-hashes --requirement $(1) >&2 && \
+	$(PIP) install --no-deps --no-build-isolation --editable . >&2
 
 # READ_TOKEN, when it is in the environment, opens /messages and /stats.
 CURL = curl --fail-with-body --silent --show-error
@@ -104,7 +104,7 @@ quick-test: $(VENV)/.installed-test ## The quick tests, up to the first failure
 	$(BIN)/python -m pytest -q -x -m "not slow and not torture and not browser" $(ARGS)
 
 .PHONY: lint
-lint: $(VENV)/.installed-lint ## Style, types, Dockerfile, compose file, shell scripts, Prometheus files
+lint: $(VENV)/.installed-test ## Style, types, Dockerfile, compose file, shell scripts, Prometheus files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -148,7 +148,7 @@ bench-reads: $(VENV)/.installed-test ## Time of each kind of read, over up to RO
 	$(BIN)/python -m tests.bench.reads $(if $(ROWS),--rows $(ROWS)) $(ARGS)
 
 .PHONY: hooks
-hooks: $(VENV)/.installed-lint ## From now on lint before each commit
+hooks: $(VENV)/.installed-test ## From now on lint before each commit
 	printf '#!/bin/sh\nexec make lint\n' >"$$(git rev-parse --git-path hooks)/pre-commit"
 	chmod +x "$$(git rev-parse --git-path hooks)/pre-commit"
 
@@ -190,12 +190,15 @@ db-shell: ## An SQL shell on the database, for reading
 		exec $(PYTHON) -m sqlite3 "file:$$file?mode=ro"; fi; \
 	echo "db-shell: needs the sqlite3 program, or Python 3.12 and newer" >&2; exit 1
 
+# setuptools builds the package, so that it is in each of them.
+COMPILE = $(BIN)/python -m uv pip compile --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet
+
 .PHONY: lock
-lock: $(VENV)/.created ## Write requirements.txt anew (ARGS=--upgrade for newer versions)
+lock: $(VENV)/.created ## Write the locks anew: requirements.txt, tests/requirements.txt (ARGS=--upgrade for newer versions)
 	$(PIP) install uv
-	$(BIN)/python -m uv pip compile setup.cfg --all-extras --universal --python-version 3.11 \
-		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-		--quiet --output-file requirements.txt $(ARGS)
+	$(COMPILE) setup.cfg --all-extras --output-file tests/requirements.txt $(ARGS)
+	echo setuptools | $(COMPILE) setup.cfg - --extra postgres --constraint tests/requirements.txt --output-file requirements.txt
 
 .PHONY: clean
 clean: ## Remove .venv and all that tools leave behind; stored messages stay
@@ -211,14 +214,10 @@ $(VENV)/.created:
 	@$(PYTHON) -m venv --clear $(VENV) >&2
 	@touch $@
 
-$(VENV)/.installed: $(SOURCES_OF_INSTALL) | $(VENV)/.created
-	@$(INSTALL) . >&2
+$(VENV)/.installed: setup.cfg pyproject.toml requirements.txt | $(VENV)/.created
+	@$(call install_lock,requirements.txt)
 	@touch $@
 
-$(VENV)/.installed-test: $(SOURCES_OF_INSTALL) | $(VENV)/.created
-	@$(INSTALL) '.[test]' >&2
-	@touch $@ $(VENV)/.installed
-
-$(VENV)/.installed-lint: $(SOURCES_OF_INSTALL) | $(VENV)/.created
-	@$(INSTALL) '.[lint]' >&2
+$(VENV)/.installed-test: setup.cfg pyproject.toml tests/requirements.txt | $(VENV)/.created
+	@$(call install_lock,tests/requirements.txt)
 	@touch $@ $(VENV)/.installed

@@ -19,13 +19,24 @@ from packaging.utils import canonicalize_name
 import lyftr_server
 
 ROOT = Path(__file__).parent.parent
-PINNED = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^ ;]+)( ; .+)?")
+PINNED = re.compile(
+    r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^ ;]+)( ; [^-]+)?( +--hash=sha256:[0-9a-f]{64})+"
+)
 TARGETS = re.findall(r"^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
-def lines_of_lock() -> list[str]:
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    return [line for line in lines if not line.lstrip().startswith("#")]
+LOCKS = ("requirements.txt", "tests/requirements.txt")
+
+
+def lines_of(lock: str) -> list[str]:
+    """Return each package's line, its hashes included."""
+    text = (ROOT / lock).read_text().replace("\\\n", "")
+    return [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+
+
+def pins(lock: str) -> set[tuple[str, str]]:
+    found = map(PINNED.fullmatch, lines_of(lock))
+    return {(canonicalize_name(pin["name"]), pin["version"]) for pin in found if pin}
 
 
 def requirements() -> list[Requirement]:
@@ -48,18 +59,30 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("line", lines_of_lock())
-def test_a_line_of_the_lock_is_one_version_and_names_no_index_and_no_folder(line: str) -> None:
-    assert PINNED.fullmatch(line)
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_line_of_a_lock_is_one_version_with_its_hashes_and_names_no_index(lock: str) -> None:
+    lines = lines_of(lock)
+    assert lines
+    assert [line for line in lines if not PINNED.fullmatch(line)] == []
+
+
+def test_what_is_served_with_is_what_is_tested_with() -> None:
+    assert pins("requirements.txt") < pins("tests/requirements.txt"), "make lock is due"
+
+
+def test_nothing_is_installed_without_its_hash() -> None:
+    for name in ("Makefile", "Dockerfile", "config/lyftr-server.service"):
+        commands = re.findall(r"\binstall .*-r(?:equirement)? \S+", (ROOT / name).read_text())
+        assert commands
+        assert all("--require-hashes" in command for command in commands)
 
 
 @pytest.mark.parametrize("wanted", [pytest.param(each, id=each.name) for each in requirements()])
 def test_the_lock_satisfies_what_setup_cfg_asks_for(wanted: Requirement) -> None:
-    pins = [match for line in lines_of_lock() if (match := PINNED.fullmatch(line))]
     versions = [
-        match["version"]
-        for match in pins
-        if canonicalize_name(match["name"]) == canonicalize_name(wanted.name)
+        version
+        for name, version in pins("tests/requirements.txt")
+        if name == canonicalize_name(wanted.name)
     ]
     assert versions, "make lock is due"
     assert all(wanted.specifier.contains(version) for version in versions), "make lock is due"
