@@ -362,7 +362,8 @@ def test_a_host_that_is_not_here_is_a_fault(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_an_idle_server_at_once(server: RunningServer, number: int) -> None:
+def test_a_signal_ends_an_idle_server_at_once(server_factory: ServerFactory, number: int) -> None:
+    server = server_factory(secret=16 * "s")
     idle = server.connect()
     assert ask(idle, "GET", "/health").status == 200
     started = time.monotonic()
