@@ -24,7 +24,11 @@ def add_to(commands: Commands) -> None:
     )
     parser.add_argument("--host", help="where to listen, instead of HOST")
     parser.add_argument("--port", help="instead of PORT; 0 is a free one")
-    parser.add_argument("--database", metavar="URL", help="instead of DATABASE_URL")
+    parser.add_argument(
+        "--database",
+        metavar="URL",
+        help="instead of DATABASE_URL; without a password, which everybody could read (ps)",
+    )
     parser.set_defaults(run=run)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -115,7 +116,7 @@ async def _reach(url: str) -> Any:
             server_settings=_SETTINGS,
         )
     except (*FAILURES, ValueError) as error:
-        lasting = isinstance(error, asyncpg.ClientConfigurationError) or (
+        lasting = isinstance(error, asyncpg.ClientConfigurationError | ssl.CertificateError) or (
             isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith(_LASTING)
         )
         raise (Unusable if lasting else Unopenable)(words(error)) from error
