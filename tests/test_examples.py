@@ -50,11 +50,17 @@ def running(command: list[str], port: int, **environment: str) -> Iterator[None]
 @contextmanager
 def nginx(folder: Path, port: int, upstream: int) -> Iterator[None]:
     """The example as it stands, but for its ports, and with TLS left out."""
-    program = need("nginx")
     site = (EXAMPLES / "nginx.conf").read_text()
     site = site.replace("127.0.0.1:8000", f"127.0.0.1:{upstream}")
     site = site.replace("listen 443 ssl", f"listen 127.0.0.1:{port}")
     site = "\n".join(line for line in site.splitlines() if "ssl_certificate" not in line)
+    with nginx_with(folder, site, port):
+        yield
+
+
+@contextmanager
+def nginx_with(folder: Path, site: str, port: int) -> Iterator[None]:
+    program = need("nginx")
     config = folder / "nginx.conf"
     paths = "".join(
         f"{name}_temp_path {folder}/{name};\n"
@@ -129,6 +135,25 @@ def test_a_body_that_is_too_large_is_refused_through_a_proxy(
         body = b"x" * (1 << 20) + b"x"
         assert through(port, "POST", "/webhook", body).status == 413
         assert through(port, "GET", "/stats").json()["total_messages"] == 0
+
+
+def test_of_two_servers_behind_one_port_either_may_go(
+    postgres_url: str, server_factory: ServerFactory, tmp_path: Path
+) -> None:
+    """The compose file's front, with its names and port changed to ours."""
+    first, second = (server_factory(DATABASE_URL=postgres_url) for _ in range(2))
+    port = free_port()
+    site = (ROOT / "config" / "nginx-postgres.conf").read_text()
+    for name, here in (("api-1:8000", first.port), ("api-2:8000", second.port), ("8080", port)):
+        site = site.replace(name, f"127.0.0.1:{here}")
+    with nginx_with(tmp_path, site, port):
+        for n in range(12):
+            if n == 6:
+                first.kill()
+            body = as_body(message(f"m{n}"))
+            headers = {"Host": "h", **second.signed(body)}
+            assert through(port, "POST", "/webhook", body, **headers).status == 200
+        assert through(port, "GET", "/messages", Host="h").json()["total"] == 12
 
 
 MANIFESTS = sorted((EXAMPLES / "kubernetes").glob("*.yaml"))

@@ -180,7 +180,13 @@ def test_a_database_shell_cannot_write(tmp_path: Path) -> None:
 
 
 def test_compose_has_no_secret_of_its_own() -> None:
-    api = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["api"]
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    api = services["api"]
+    for each in (services["api-1"], services["api-2"]):
+        assert each.keys() - {"profiles", "depends_on", "networks"} == api.keys()
+        assert not each["ports"]
+        assert not each["volumes"]
+        assert each["environment"].items() >= api["environment"].items()
     secret = api["environment"].pop("WEBHOOK_SECRET")
     assert secret.startswith("${WEBHOOK_SECRET:?")
     # All others are handed on from outside, or left to the image.

@@ -1,21 +1,26 @@
 """Servers on PostgreSQL, as their users see them."""
 
+import http.client
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lyftr_server.app import PROBE_SECONDS
+from lyftr_server.signature import sign
 
 from .conftest import ServerFactory
 from .faults.clients import Senders
 from .postgres import PostgresServer, find_programs, query
-from .process import RunningServer, environment, message
+from .process import SECRET, Answer, RunningServer, as_body, ask, environment, free_port, message
 
 
 def refused(folder: Path, *command: str, **variables: str) -> tuple[int, str]:
@@ -185,3 +190,48 @@ def test_the_url_may_stand_in_a_file(
     server = server_factory(DATABASE_URL="", DATABASE_URL_FILE=str(tmp_path / "url"))
     assert server.listening["database"].startswith("postgresql://127.0.0.1:")
     assert server.deliver(message("m1")).status == 200
+
+
+def test_make_run_postgres_serves_one_database_twice(make_folder: Path) -> None:
+    """As the Makefile starts it, with the wheel's PostgreSQL where it is installed."""
+    port = free_port()
+    run = subprocess.Popen(
+        [sys.executable, "-m", "tests.run_postgres", "--folder", make_folder],
+        env=environment(WEBHOOK_SECRET=SECRET, PORT=str(port)),
+        cwd=make_folder,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert run.stdout is not None
+        listening = 0
+        while listening < 2:
+            line = run.stdout.readline()
+            assert line, "it has ended"
+            listening += '"listening"' in line
+        body = as_body(message("m1"))
+        signature = sign(SECRET.encode(), body)
+        assert fetch(port, "POST", "/webhook", body, {"X-Signature": signature}).status == 200
+        found = fetch(port + 1, "GET", "/messages").json()
+        assert found["data"] == [message("m1")]
+    finally:
+        run.terminate()
+        assert run.wait(60) == 0
+        run.stdout.close()
+
+
+def fetch(port: int, *request: Any) -> Answer:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        return ask(connection, *request)
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def make_folder() -> Iterator[Path]:
+    """A folder that PostgreSQL's user reaches; pytest's own are closed to it."""
+    folder = Path(tempfile.mkdtemp(prefix="lyftr-run-postgres-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
