@@ -1,16 +1,17 @@
 """Pages of the listing: what is on one, and what leads on from it."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-from ..records import Message
+from ..records import Message, StoredEvent, StoredRefusal
 from .cursor import FIRST, Key, Position, key_of
 
-# Of texts in a chunk of an export.
+# Of texts in a chunk of an export, and of bodies on a page of events or of refused bodies.
 CHUNK_BYTES = 256 << 10
 
 R = TypeVar("R")
+B = TypeVar("B", StoredEvent, StoredRefusal)
 
 
 class Page(NamedTuple):
@@ -45,6 +46,22 @@ def fitting(rows: list[Message]) -> list[Message]:
         if size > CHUNK_BYTES:
             return rows[:number]
     return rows
+
+
+def bounded(rows: Iterable[B], limit: int) -> tuple[list[B], bool]:
+    """Return the first rows, as many as a page may have, and whether there are others.
+
+    It ends early behind CHUNK_BYTES: one alone may be as large as a body may be, and a hundred of
+    them as much as the machine has. No more of `rows` is taken than that.
+    """
+    data: list[B] = []
+    size = 0
+    for row in rows:
+        if len(data) == limit or size >= CHUNK_BYTES:
+            return data, True
+        data.append(row)
+        size += sys.getsizeof(row.body)
+    return data, False
 
 
 def found(data: list[Message], place: Key, *, more: bool, before: bool) -> Found:

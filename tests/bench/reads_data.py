@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from lyftr_server.store.sqlite import schema, search
+from lyftr_server.store.sqlite import counts, schema, search
 
 SENDERS = 10_000
 DAYS = 90
@@ -43,12 +43,14 @@ def build(path: Path, rows: int, progress: Callable[[str], None]) -> None:
     """Make a database of `rows` messages with the store's own schema, triggers and index."""
     db = sqlite3.connect(path, isolation_level=None)
     try:
+        schema.migrate(db)  # before all else: it says how large a page is
         db.execute("PRAGMA journal_mode = WAL").fetchall()
         # A benchmark's data may be lost with the machine; nothing else about the file changes.
         db.execute("PRAGMA synchronous = OFF")
         db.execute("PRAGMA cache_size = -2000000")
-        schema.migrate(db)
         _insert(db, rows, progress)
+        while counts.fold(db):
+            pass
         _fold(db, rows, progress)
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     finally:

@@ -121,9 +121,9 @@ def _ingestion(full: Path, bodies: _Bodies, results: Results) -> None:
 def _make_plain(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         schema.migrate(db)
-        for trigger in ("messages_count_insert", "messages_search_insert"):
-            db.execute(f"DROP TRIGGER {trigger}")
-        # Above every seq: nothing is ever left for the index.
+        db.execute("DROP TRIGGER messages_in_order")
+        # Above every seq: nothing is ever left for the counts and the index.
+        db.execute("UPDATE counted SET seq = 1 << 40")
         db.execute("UPDATE search_state SET watermark = 1 << 40")
 
 

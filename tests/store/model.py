@@ -9,6 +9,7 @@ from typing import Any
 from lyftr_server.records import Message
 from lyftr_server.schema import MessageQuery, TimelineQuery
 from lyftr_server.store import cursor
+from lyftr_server.store.pages import bounded
 
 DAY_US = 86_400_000_000
 KEY = b"signs cursors"
@@ -120,6 +121,8 @@ def paged(rows: list[Any], query: Any, identity: str) -> tuple[list[Any], str | 
         backward, place = cursor.unseal(KEY, query.cursor, filters)
         at = places.index(place) if place in places else len(places)
         start, end = (max(0, at - query.limit), at) if backward else (at + 1, at + 1 + query.limit)
+    if identity != "message_id":
+        end = start + len(bounded(rows[start:], query.limit)[0])
     shown = places[start:end] or [""]
     later = cursor.seal(KEY, [0, shown[-1]], filters) if end < len(rows) else None
     earlier = cursor.seal(KEY, [1, shown[0]], filters) if start > 0 and rows else None

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -227,3 +228,26 @@ async def test_refused_bodies_are_paged_the_newest_first(store: MessageStore) ->
     found = [each.request_id for page in (first, second) for each in page.data]
     assert (found, second.next_cursor) == (["r4", "r3", "r2", "r1", "r0"], None)
     assert (await store.refused(RefusedQuery(result="conflict"))).data == []
+
+
+async def test_pages_of_large_bodies_end_early_and_lead_on(store: MessageStore) -> None:
+    large = "x" * 100_000
+    events = tuple(Event("status", None, f'"{n}{large}"') for n in range(7))
+    await put(store, body(events=events), *(refusal(n, size=100_000) for n in range(7)))
+    for read, query, name in (
+        (store.events, EventQuery(limit=100), "seq"),
+        (store.events, EventQuery(limit=100, descending=True), "seq"),
+        (store.refused, RefusedQuery(limit=100), "id"),
+    ):
+        found: list[int] = []
+        sizes: list[int] = []
+        while True:
+            page = await read(query)
+            found += [getattr(each, name) for each in page.data]
+            sizes.append(len(page.data))
+            if page.next_cursor is None:
+                break
+            query = replace(query, cursor=page.next_cursor)
+        assert sizes == [3, 3, 1]
+        assert found == sorted(found, reverse=found[0] > found[1])
+        assert len(set(found)) == 7

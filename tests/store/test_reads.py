@@ -100,6 +100,7 @@ def tuned(pieces: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if pieces == "small":
         monkeypatch.setattr(matching, "SMALL", 0)
         monkeypatch.setattr(matching, "READ_COST", 2)
+        monkeypatch.setattr(matching, "SORT_COST", 2)
         monkeypatch.setattr(matching, "SORTED", 4)
         monkeypatch.setattr(matching, "WALK_ROWS", 3)
         monkeypatch.setattr(matching, "TEXT_ROWS", 2)

@@ -315,7 +315,7 @@ def test_a_walk_that_meets_nothing_gives_way_to_sorting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(matching, "WALK_ROWS", 50)
-    monkeypatch.setattr(matching, "READ_COST", 2)
+    monkeypatch.setattr(matching, "SORT_COST", 2)
     asked = 0
 
     def stop() -> bool:
@@ -377,7 +377,7 @@ def test_an_export_does_without_rows_that_go_and_come_meanwhile(tmp_path: Path) 
         for few in (0, 100):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(matching, "SORTED", few)
-                patch.setattr(matching, "READ_COST", 1)
+                patch.setattr(matching, "SORT_COST", 1)
                 exporting = reads.export(db, MessageQuery(q="needle"), 2)
                 first = next(rows for rows in exporting if rows)
                 db.execute("DELETE FROM messages WHERE message_id BETWEEN 'm0002' AND 'm0008'")

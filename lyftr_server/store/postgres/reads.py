@@ -7,7 +7,7 @@ from ...records import NATIVE, Message, StoredEvent, StoredMessage, StoredRefusa
 from ...schema import EventQuery, MessageQuery, RefusedQuery, TimelineQuery
 from .. import cursor
 from ..cursor import FIRST, LAST, Key, Position
-from ..pages import Found, Page, Rows, beside, found
+from ..pages import CHUNK_BYTES, Found, Page, Rows, beside, found
 from ..timeline import buckets, filled
 from . import following, listing, search
 from .listing import Scope, Where, snapshot
@@ -15,8 +15,6 @@ from .listing import Scope, Where, snapshot
 DAY_US = 86_400_000_000
 MINUTE_US = 60_000_000
 TOP = 10
-# A page of refused bodies ends early behind so many bytes.
-REFUSED_BYTES = 4 << 20
 
 
 async def page(db: Any, query: MessageQuery) -> Page:
@@ -163,13 +161,11 @@ async def events_page(db: Any, query: EventQuery) -> Rows[StoredEvent]:
     _add(where, "created_at", ">=", query.since_us)
     _add(where, "created_at", "<", query.until_us)
     order = " DESC" if query.descending else ""
-    rows = await db.fetch(
-        f"SELECT seq, created_at, source, kind, message_id, body FROM events WHERE {where}"
-        f" ORDER BY created_at{order}, seq{order} LIMIT {where.place(query.limit + 1)}::bigint",
-        *where.values,
+    columns = "seq, created_at, source, kind, message_id, body"
+    rows, more = await _page_of_bodies(
+        db, f"{columns} FROM events", where, f"created_at{order}, seq{order}", query.limit
     )
-    data = [StoredEvent(*row) for row in rows[: query.limit]]
-    more = len(rows) > query.limit
+    data = [StoredEvent(*row) for row in rows]
     last = [data[-1].received_us, data[-1].seq] if more else []
     return Rows(data, cursor.seal(key, last, filters) if more else None)
 
@@ -183,18 +179,26 @@ async def refused_page(db: Any, query: RefusedQuery) -> Rows[StoredRefusal]:
     _add(where, "source", "=", query.source)
     _add(where, "result", "=", query.result)
     _add(where, "created_at", ">=", query.since_us)
+    columns = "id, created_at, source, result, request_id, message_id, detail, body"
+    rows, more = await _page_of_bodies(db, f"{columns} FROM refused", where, "id DESC", query.limit)
+    data = [StoredRefusal(*row) for row in rows]
+    return Rows(data, cursor.seal(key, [data[-1].id], filters) if more else None)
+
+
+async def _page_of_bodies(
+    db: Any, what: str, where: Where, order: str, limit: int
+) -> tuple[list[tuple[Any, ...]], bool]:
+    """Return the rows of a page, and whether there are others. As pages.bounded()."""
     rows = await db.fetch(
-        # One alone may be as large as a body, and a hundred of them as much as the machine has.
-        "SELECT id, created_at, source, result, request_id, message_id, detail, body, n"
-        " FROM (SELECT *, octet_length(body) AS size, count(*) OVER () AS n,"
-        "  sum(octet_length(body)) OVER (ORDER BY id DESC) AS upto FROM (SELECT * FROM refused"
-        f"  WHERE {where} ORDER BY id DESC LIMIT {where.place(query.limit + 1)}::bigint) AS newest"
-        f" ) AS sized WHERE upto - size < {where.place(REFUSED_BYTES)}::bigint ORDER BY id DESC",
+        "SELECT sized.* FROM (SELECT *, count(*) OVER () AS n, octet_length(body) AS size,"
+        f"  sum(octet_length(body)) OVER (ORDER BY {order}) AS upto"
+        f"  FROM (SELECT {what} WHERE {where} ORDER BY {order}"
+        f"   LIMIT {where.place(limit + 1)}::bigint) AS first) AS sized"
+        f" WHERE upto - size < {where.place(CHUNK_BYTES)}::bigint ORDER BY {order}",
         *where.values,
     )
-    data = [StoredRefusal(*row[:-1]) for row in map(tuple, rows[: query.limit])]
-    more = bool(rows) and rows[0]["n"] > len(data)
-    return Rows(data, cursor.seal(key, [data[-1].id], filters) if more else None)
+    found = [tuple(row)[:-3] for row in rows[:limit]]
+    return found, bool(rows) and rows[0]["n"] > len(found)
 
 
 def _add(where: Where, column: str, sign: str, value: str | int | None) -> None:

@@ -1,7 +1,7 @@
 """Events: what was signed and is no message, kept raw and once."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from typing import Any
 
@@ -42,21 +42,19 @@ def insert(db: sqlite3.Connection, deliveries: Sequence[Delivery], now_us: int) 
 
 def page(
     db: sqlite3.Connection, query: EventQuery, after: Sequence[int], limit: int
-) -> list[StoredEvent]:
+) -> Iterator[StoredEvent]:
     """Return the events after a place (created_at, seq; none: the first) in the query's order."""
     where, values = _conditions(query)
     order = "DESC" if query.descending else "ASC"
     if after:
         where.append(f"(created_at, seq) {'<' if query.descending else '>'} (?, ?)")
         values += after
-    rows = json_row(
-        db,
-        "SELECT json_group_array(json_array(seq, created_at, source, kind, message_id, body))"
-        f" FROM (SELECT * FROM events WHERE {' AND '.join(where) or 'true'}"
-        f" ORDER BY created_at {order}, seq {order} LIMIT ?)",
+    rows = db.execute(
+        "SELECT seq, created_at, source, kind, message_id, body FROM events"
+        f" WHERE {' AND '.join(where) or 'true'} ORDER BY created_at {order}, seq {order} LIMIT ?",
         (*values, limit),
     )
-    return [StoredEvent(*row) for row in rows]
+    return (StoredEvent(*row) for row in rows)
 
 
 def _conditions(query: EventQuery) -> tuple[list[str], list[Any]]:

@@ -25,8 +25,10 @@ from .sql import Pieces, snapshot
 # A piece is to take so long: whatever it covers, the next covers as much less or more.
 PIECE_SECONDS = 0.02
 FIRST_ROWS = 250
-# To read a row by its seq costs as much as so many steps of a walk, or so many rows of a scan.
-READ_COST = 20
+# To look at a text by its seq costs as much as so many in a scan, and to read a row into an order
+# of its own as much as so many steps of a walk.
+READ_COST = 10
+SORT_COST = 20
 # A scope of so few rows is read without asking what else would cost.
 SMALL = 2_000
 # No more are read into an order of their own, which is kept in memory.
@@ -78,7 +80,7 @@ class Search:
         self._n = self._hits.n
         if alone or self.scope == Scope():
             self.total = self._n
-        elif self._n <= SORTED and READ_COST * self._n < self._rows:
+        elif self._n <= SORTED and SORT_COST * self._n < self._rows:
             self.total = yield from self._sort()
         else:
             yield from self._walk(self._count, self._start, inclusive=True)
@@ -198,7 +200,7 @@ class Search:
             return len(found) == n
 
         sortable = not self._sorted and self._n <= SORTED
-        budget = READ_COST * self._n if sortable else self._rows
+        budget = SORT_COST * self._n if sortable else self._rows
         size = max(1, min(WALK_ROWS, budget))
         for _ in self._walk(look, start, inclusive=inclusive, size=size):
             budget -= size

@@ -10,7 +10,7 @@ from ...records import NATIVE, Message, StoredEvent, StoredMessage, StoredRefusa
 from ...schema import EventQuery, MessageQuery, RefusedQuery
 from .. import cursor
 from ..cursor import FIRST, LAST, Key, Position, key_of
-from ..pages import Found, Page, Rows, beside, fitting, found
+from ..pages import Found, Page, Rows, beside, bounded, fitting, found
 from . import events, following, listing, matching, refused
 from .listing import Scope
 from .sql import Chunks, Pieces, Stop, answer, snapshot
@@ -18,8 +18,6 @@ from .sql import Chunks, Pieces, Stop, answer, snapshot
 DAY_US = 86_400_000_000
 MINUTE_US = 60_000_000
 TOP = 10
-# A page of refused bodies ends early behind so many bytes.
-REFUSED_BYTES = 4 << 20
 
 
 def page(db: sqlite3.Connection, query: MessageQuery, stop: Stop) -> Page:
@@ -191,9 +189,7 @@ def events_page(db: sqlite3.Connection, query: EventQuery) -> Rows[StoredEvent]:
     """Return the page of events that `query` asks for. Invalid for a bad cursor."""
     key, filters = _cursor_key(db), ["events", *_filters(query)]
     after = tuple(cursor.unseal(key, query.cursor, filters)) if query.cursor else ()
-    found = events.page(db, query, after, query.limit + 1)
-    data = found[: query.limit]
-    more = len(found) > query.limit
+    data, more = bounded(events.page(db, query, after, query.limit + 1), query.limit)
     place = [data[-1].received_us, data[-1].seq] if more else []
     return Rows(data, cursor.seal(key, place, filters) if more else None)
 
@@ -202,15 +198,7 @@ def refused_page(db: sqlite3.Connection, query: RefusedQuery) -> Rows[StoredRefu
     """Return the page of refused bodies that `query` asks for. Invalid for a bad cursor."""
     key, filters = _cursor_key(db), ["refused", *_filters(query)]
     before = cursor.unseal(key, query.cursor, filters)[0] if query.cursor else None
-    data: list[StoredRefusal] = []
-    room, more = REFUSED_BYTES, False
-    for row in refused.page(db, query, before, query.limit + 1):
-        # One alone may be as large as a body, and a hundred of them as much as the machine has.
-        more = len(data) == query.limit or room <= 0
-        if more:
-            break
-        data.append(row)
-        room -= len(row.body)
+    data, more = bounded(refused.page(db, query, before, query.limit + 1), query.limit)
     return Rows(data, cursor.seal(key, [data[-1].id], filters) if more else None)
 
 
