@@ -6,7 +6,7 @@ import random
 import sqlite3
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from lyftr_server.signature import sign
 from lyftr_server.store.sqlite import verify
 
 from ..postgres import COUNTS_THAT_DIFFER, query
-from ..process import RunningServer, as_body, ask, message, samples
+from ..process import RunningServer, ask, message, samples
+from ..sources.senders import NATIVE, Sender, one_of
 
 Content = dict[str, Any]
 
@@ -44,7 +45,8 @@ class Senders:
     """Threads that each deliver one message at a time, again and again until a 200 comes.
 
     Where the server ends they wait for `port` to become another. One delivery in ten repeats what
-    was acknowledged already, half of them with another text, which must change nothing.
+    was acknowledged already, half of them with another text, which must change nothing. Each
+    message comes from one of the `kinds` of sender; `attempted` has what must be stored of it.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Senders:
         repeats: float = 0.1,
         mark: Callable[[], int] | None = None,
         pause: float = 0.0,
+        kinds: Sequence[Sender] = (NATIVE,),
     ) -> None:
         self.port = server.port
         self.secrets = [server.secret]
@@ -68,6 +71,7 @@ class Senders:
         self.marks: list[tuple[int, str]] = []
         self._mark = mark
         self._source = iter(source)
+        self._kinds = kinds
         self._unfinished: deque[Content] = deque()
         self._connections = connections
         self.repeats = repeats  # which part of the deliveries is none of a new message
@@ -91,6 +95,11 @@ class Senders:
         for thread in self._threads:
             thread.join(30)
             assert not thread.is_alive(), "a delivery hangs"
+
+    @property
+    def sources(self) -> set[str]:
+        """Who has had a message acknowledged."""
+        return {one_of(self._kinds, name).source for name in self.acknowledged}
 
     def wait_for(self, acknowledged: int, seconds: float = 30) -> None:
         """Return when so many are acknowledged in all."""
@@ -130,7 +139,8 @@ class Senders:
                 return content | ({"text": "changed"} if chance.random() < 0.5 else {}), False
             content = self._unfinished.popleft() if self._unfinished else next(self._source, None)
             if content is not None:
-                self.attempted[content["message_id"]] = content
+                name = content["message_id"]
+                self.attempted[name] = one_of(self._kinds, name).stored(content)
             return content, True
 
     def _deliver(
@@ -140,12 +150,15 @@ class Senders:
         chance: random.Random,
         first: bool,
     ) -> bool:
-        body = as_body(content)
-        signature = sign(chance.choice(self.secrets).encode(), body)
+        kind = one_of(self._kinds, content["message_id"])
+        body = kind.say(content)
+        headers = kind.sign(body)
+        if kind is NATIVE:
+            headers["X-Signature"] = sign(chance.choice(self.secrets).encode(), body)
         # The id of the request, too: the answer then says which message it acknowledges.
-        headers = {"X-Signature": signature, "X-Request-ID": content["message_id"]}
+        headers["X-Request-ID"] = content["message_id"]
         try:
-            answer = ask(connection, "POST", "/webhook", body, headers)
+            answer = ask(connection, "POST", kind.route, body, headers)
         except (OSError, http.client.HTTPException):
             connection.close()
             with self._lock:
@@ -195,7 +208,8 @@ def check_database(
     if lost:
         raise Lost(f"{len(lost)} acknowledged messages are lost, such as {min(lost)}")
     for message_id, row in rows.items():
-        assert row == attempted[message_id]
+        want = attempted[message_id]
+        assert row | {"ts": want["ts"] and row["ts"]} == want
     if isinstance(database, str):
         assert query(database, COUNTS_THAT_DIFFER) == []
     else:

@@ -9,6 +9,7 @@ import pytest
 
 from ..conftest import ServerFactory
 from ..process import RunningServer
+from ..sources.senders import VARIABLES
 from .disk import Disk, build
 
 LAUNCHER = str(Path(__file__).with_name("launcher.py"))
@@ -42,7 +43,7 @@ def faulty(io_faults: Path, tmp_path: Path, server_factory: ServerFactory) -> Fa
     ) -> tuple[RunningServer, Disk]:
         folder = folder or tmp_path / "faulty"
         disk = Disk(io_faults, tmp_path / "disk", folder / "app.db", recorded=recorded)
-        options = {"errors_expected": True} | disk.variables | options
+        options = {"errors_expected": True} | VARIABLES | disk.variables | options
         server = server_factory(folder, **options)
         assert disk.get("syncs"), "the library does not see what this Python's SQLite does"
         return server, disk

@@ -15,6 +15,7 @@ from lyftr_server.store.sqlite.store import SqliteStore
 
 from ..conftest import ServerFactory
 from ..process import RunningServer
+from ..sources.senders import SENDERS, VARIABLES
 from .clients import Lost, Senders, check_answers, check_database, messages
 from .conftest import LAUNCHER, FaultyServerFactory, torture
 from .disk import power_losses
@@ -98,14 +99,17 @@ def unsynced_answers(trace: Trace) -> tuple[list[str], list[str]]:
 def deliver_traced(server: RunningServer, output: Path) -> tuple[list[str], list[str]]:
     # The dash at the end tells traced-1- from traced-10-.
     contents = (c | {"message_id": c["message_id"] + "-"} for c in messages("traced"))
-    with Trace(server, output) as trace, Senders(server, contents) as senders:
+    with Trace(server, output) as trace, Senders(server, contents, kinds=SENDERS) as senders:
         senders.wait_for(150)
     answered, early = unsynced_answers(trace)
     assert senders.acknowledged.keys() <= set(answered)
     return answered, early
 
 
-def test_no_200_leaves_before_the_sync_of_its_row(server: RunningServer, tmp_path: Path) -> None:
+def test_no_200_leaves_before_the_sync_of_its_row(
+    server_factory: ServerFactory, tmp_path: Path
+) -> None:
+    server = server_factory(**VARIABLES)
     answered, early = deliver_traced(server, tmp_path / "trace")
     assert len(set(answered)) >= 150
     assert early == []
@@ -115,7 +119,7 @@ def test_no_200_leaves_before_the_sync_of_its_row(server: RunningServer, tmp_pat
 def test_a_weaker_synchronous_is_noticed(
     mode: str, server_factory: ServerFactory, tmp_path: Path
 ) -> None:
-    server = server_factory(command=(LAUNCHER, "--synchronous", mode))
+    server = server_factory(command=(LAUNCHER, "--synchronous", mode), **VARIABLES)
     answered, early = deliver_traced(server, tmp_path / "trace")
     # NORMAL syncs the WAL before a checkpoint, and what is acknowledged after that is covered.
     assert len(early) > len(answered) / 2
@@ -171,9 +175,12 @@ def load_recorded(
 ) -> tuple[RunningServer, Path, Senders]:
     options = {"command": command} if command else {}
     server, disk = faulty(recorded=True, errors_expected=False, **options)
-    with Senders(server, messages("cut"), connections=16, mark=disk.position) as senders:
+    with Senders(
+        server, messages("cut"), connections=16, mark=disk.position, kinds=SENDERS
+    ) as senders:
         senders.wait_for(count, seconds=120)
     server.kill()
+    assert senders.sources == {kind.source for kind in SENDERS}
     return server, disk.record, senders
 
 
@@ -206,13 +213,13 @@ def test_hundreds_of_power_cuts_lose_nothing_acknowledged(
 
 def kill_at_random_moments(start: ServerFactory, folder: Path, rounds: int) -> None:
     chance = random.Random(rounds)
-    server = start(folder)
-    senders = Senders(server, messages("killed"))
+    server = start(folder, **VARIABLES)
+    senders = Senders(server, messages("killed"), kinds=SENDERS)
     for _ in range(rounds):
         with senders:
             time.sleep(chance.uniform(0.05, 0.5))
             server.kill()
-        server = start(folder)
+        server = start(folder, **VARIABLES)
         senders.port = server.port
         rows = check_database(server.database, senders.acknowledged, senders.attempted)
         check_answers(server, rows)
@@ -221,6 +228,7 @@ def kill_at_random_moments(start: ServerFactory, folder: Path, rounds: int) -> N
     server.stop()
     check_database(server.database, senders.acknowledged, senders.attempted)
     assert senders.answers.keys() == {200}
+    assert senders.sources == {kind.source for kind in SENDERS}
     assert senders.broken >= rounds
 
 

@@ -18,15 +18,17 @@ from lyftr_server.store import MessageStore, StoreError
 
 from ..conftest import ErrorLog, ServerFactory
 from ..process import RunningServer, message, native, run_to_end, samples
+from ..sources.senders import NATIVE, SENDERS, VARIABLES, Sender
 from .clients import Senders, check_answers, check_database, messages, stored
 from .conftest import FaultyServerFactory
 
 SERVE = ("-m", "lyftr_server", "serve")
 
 
-def refuses(server: RunningServer, message_id: str = "refused") -> None:
+def refuses(server: RunningServer, message_id: str = "refused", sender: Sender = NATIVE) -> None:
     """Hold that a delivery is answered as our own failure, which the sender may try again."""
-    answer = server.deliver(message(message_id))
+    body = sender.body(message_id, "Hello")
+    answer = server.request("POST", sender.route, body, sender.sign(body))
     assert answer.status == 503
     assert answer.json() == {"detail": "storage is unavailable"}
     assert int(answer.headers["Retry-After"]) >= 1
@@ -90,13 +92,16 @@ def test_a_failing_write_is_a_503_until_it_succeeds(
     deliver_some(server)
     disk.fail(writes=number)
     for n in range(20):
-        refuses(server, f"refused-{n}")
+        refuses(server, f"refused-{n}", SENDERS[n % len(SENDERS)])
     assert why in unready(server)
     reads_go_on(server, 5)
     found = samples(server.get("/metrics").body)
     assert found["lyftr_ready"] == 0
     assert found["lyftr_storage_errors_total"] >= 20
     assert found['webhook_requests_total{result="storage_error"}'] == 20
+    for sender in SENDERS:
+        labels = f'result="storage_error",source="{sender.source}"'
+        assert found[f"lyftr_deliveries_total{{{labels}}}"] == 20 / len(SENDERS)
     assert errors(server) == [f"the database cannot be written: {why}"]
     disk.heal()
     recovers(server, "refused-3")
@@ -140,7 +145,7 @@ def test_a_failing_read_is_a_503_and_no_500(faulty: FaultyServerFactory) -> None
 @pytest.mark.slow
 def test_errors_under_load_lose_nothing(faulty: FaultyServerFactory) -> None:
     server, disk = faulty()
-    with Senders(server, messages("load")) as senders:
+    with Senders(server, messages("load"), kinds=SENDERS) as senders:
         for _ in range(3):
             for number in (errno.ENOSPC, errno.EIO):
                 senders.wait_for(len(senders.acknowledged) + 50)
@@ -173,14 +178,14 @@ def test_a_failed_sync_ends_the_process_and_a_restart_has_everything(
     faulty: FaultyServerFactory, server_factory: ServerFactory
 ) -> None:
     server, disk = faulty()
-    with Senders(server, messages("synced"), connections=4) as senders:
+    with Senders(server, messages("synced"), connections=4, kinds=SENDERS) as senders:
         senders.wait_for(100)
         disk.fail(syncs=errno.EIO)
         assert server.wait() == 1
     assert {*senders.answers} <= {200, 503}
     assert errors(server)[:2] == ["the database cannot be written: disk I/O error", "sync_failed"]
     disk.heal()
-    again = server_factory(server.folder)
+    again = server_factory(server.folder, **VARIABLES)
     senders.port = again.port
     rows = check_database(server.database, senders.acknowledged, senders.attempted)
     check_answers(again, rows)
@@ -235,7 +240,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     needs_mount()
     with tmpfs(tmp_path / "small", "24m") as folder:
         # The log is elsewhere: this is about the database.
-        variables = {"DATABASE_URL": f"sqlite:///{folder}/app.db"}
+        variables = VARIABLES | {"DATABASE_URL": f"sqlite:///{folder}/app.db"}
         with RunningServer(
             tmp_path / "server", errors_expected=True, variables=variables
         ) as server:
@@ -250,8 +255,8 @@ def test_a_full_disk(tmp_path: Path) -> None:
                     break
                 accepted.append(f"full-{n}")
             assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-            for n in range(10):
-                refuses(server, f"refused-{n}")
+            for n in range(12):
+                refuses(server, f"refused-{n}", SENDERS[n % len(SENDERS)])
             assert "full" in unready(server) or "I/O" in unready(server)
             reads = server.get("/messages?limit=1").json()["total"]
             assert reads == 5 + len(accepted)

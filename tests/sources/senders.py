@@ -3,10 +3,11 @@
 import hashlib
 import hmac
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
+from zlib import crc32
 
 from standardwebhooks import Webhook
 from twilio.request_validator import RequestValidator
@@ -38,17 +39,29 @@ VARIABLES = {
 }
 
 
+Content = dict[str, Any]
+
+
 class Sender(NamedTuple):
-    """How to be one: who signs, and a body with one message of this id and text."""
+    """How to be one: who signs, and how a message of our own form is said."""
 
     source: str
     route: str
     answer: bytes
     sign: Callable[[bytes], dict[str, str]]
-    body: Callable[[str, str], bytes]
+    say: Callable[[Content], bytes]
+    # What of the time is kept: Twilio's messages have none of their own.
+    ts: Callable[[str], str | None] = str
 
     def __repr__(self) -> str:
         return self.source
+
+    def body(self, message_id: str, text: str) -> bytes:
+        return self.say(message(message_id, text=text))
+
+    def stored(self, content: Content) -> Content:
+        """Return what becomes of a message; a `ts` of None is the time of receipt."""
+        return content | {"ts": self.ts(content["ts"])}
 
 
 def _native(body: bytes) -> dict[str, str]:
@@ -124,31 +137,43 @@ def whatsapp_body(*messages: Any, statuses: Any = (), **value: Any) -> bytes:
     ).encode()
 
 
-def twilio_body(message_id: str, text: str) -> bytes:
-    return urlencode(
-        {
-            "MessageSid": message_id,
-            "From": "whatsapp:+919876543210",
-            "To": "whatsapp:+14155550100",
-            "Body": text,
-            "NumMedia": "0",
-        }
-    ).encode()
+def _say_whatsapp(content: Content) -> bytes:
+    part = whatsapp_message(content["message_id"], content["text"])
+    at = datetime.fromisoformat(content["ts"].partition(".")[0].removesuffix("Z") + "+00:00")
+    part |= {"from": content["from"].removeprefix("+"), "timestamp": str(int(at.timestamp()))}
+    if content["text"] is None:
+        part |= {"type": "unsupported"}
+        del part["text"]
+    to = {"display_phone_number": content["to"].removeprefix("+"), "phone_number_id": "1"}
+    return whatsapp_body(part, metadata=to)
 
 
-def _own(message_id: str, text: str) -> bytes:
-    return as_body(message(message_id, text=text))
+def _say_twilio(content: Content) -> bytes:
+    fields = {
+        "MessageSid": content["message_id"],
+        "From": f"whatsapp:{content['from']}",
+        "To": f"whatsapp:{content['to']}",
+        "Body": content["text"],
+        "NumMedia": "0",
+    }
+    return urlencode({name: value for name, value in fields.items() if value is not None}).encode()
 
 
 OK = b'{"status": "ok"}'
-NATIVE = Sender("native", "/webhook", OK, _native, _own)
-STANDARD = Sender("standard_webhooks", "/webhook", OK, standard, _own)
+NATIVE = Sender("native", "/webhook", OK, _native, as_body)
+STANDARD = Sender("standard_webhooks", "/webhook", OK, standard, as_body)
 WHATSAPP = Sender(
     "whatsapp",
     "/webhook/whatsapp",
     OK,
     whatsapp,
-    lambda message_id, text: whatsapp_body(whatsapp_message(message_id, text)),
+    _say_whatsapp,
+    lambda ts: ts.partition(".")[0].removesuffix("Z") + "Z",
 )
-TWILIO = Sender("twilio", "/webhook/twilio", b"<Response/>", _twilio, twilio_body)
+TWILIO = Sender("twilio", "/webhook/twilio", b"<Response/>", _twilio, _say_twilio, lambda ts: None)
 SENDERS = (NATIVE, STANDARD, WHATSAPP, TWILIO)
+
+
+def one_of(senders: Sequence[Sender], message_id: str) -> Sender:
+    """Return who sends this message, each time."""
+    return senders[crc32(message_id.encode()) % len(senders)]
