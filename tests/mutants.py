@@ -36,7 +36,7 @@ SECONDS = 300
 FULL_SECONDS = 1800
 
 COMMITS = "lyftr_server/store/commits.py"
-HEALTH = "lyftr_server/store/health.py"
+STORE_HEALTH = "lyftr_server/store/health.py"
 NATIVE = "lyftr_server/sources/native.py"
 INSERT = "lyftr_server/store/sqlite/insert.py"
 STORE = "lyftr_server/store/sqlite/store.py"
@@ -456,12 +456,12 @@ MUTANTS = (
     mutant(
         "an ERROR line for each failure",
         STORAGE,
-        (HEALTH, "        if reason != self._failing:", "        if True:"),
+        (STORE_HEALTH, "        if reason != self._failing:", "        if True:"),
     ),
     mutant(
         "the same failure a second time is not told",
         STORAGE,
-        (HEALTH, "            self._failing = None\n", "            pass\n"),
+        (STORE_HEALTH, "            self._failing = None\n", "            pass\n"),
     ),
     mutant(
         "a probe that writes nothing",

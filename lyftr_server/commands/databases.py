@@ -28,6 +28,9 @@ class Database(Protocol):
     def verify(self, deep: bool, tick: Callable[[], None]) -> tuple[int, Sequence[str]]:
         """Return how many messages there are, and all that is wrong, in words."""
 
+    def figures(self) -> str:
+        """Return how much there is beside the messages, in words."""
+
 
 def reading(place: Path | str) -> AbstractContextManager[Database]:
     """Return the database there, to be read. ConfigError without its library."""

@@ -9,8 +9,9 @@ from .databases import own_file, reading
 from .progress import Progress
 
 _DETAILS = """\
-Checks SQLite's own structures, recounts every count that is kept beside the messages, and
-compares the search index with the texts. Without FILE it checks the database of DATABASE_URL,
+Checks SQLite's own structures, recounts every count that is kept beside the messages, looks
+whether anything is stored that a tombstone should have kept out, and compares the search index
+with the texts. Without FILE it checks the database of DATABASE_URL,
 which the server may be using. Nothing is written; SQLite's temporary files go to SQLITE_TMPDIR.
 What is wrong comes on standard output, a line for each. All is read as it is at one moment, and
 while that takes, a busy server's WAL grows: rather verify a backup then.
@@ -60,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
         with reading(place) as database:
             name = database.name
             messages, problems = database.verify(not options.quick, progress.tick)
+            others = database.figures()
     except (ConfigError, Unopenable) as error:
         return _failed(progress, 2, str(error))
     except (StoreError, OSError) as error:
@@ -70,6 +72,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"{name}: {problem}")
     if not problems:
         print(f"{name}: {messages} messages; everything fits")
+        print(f"{name}: {others}")
     return 1 if problems else 0
 
 

@@ -67,8 +67,8 @@ def test_a_backup_while_messages_come_is_restored(
     everything = rows(server.database)
     assert 1 <= len(kept) < len(everything) == 3001
     assert kept == everything[: len(kept)]
-    assert run(tmp_path, "verify", str(copy)).stdout == (
-        f"{copy}: {len(kept)} messages; everything fits\n"
+    assert run(tmp_path, "verify", str(copy)).lines[0] == (
+        f"{copy}: {len(kept)} messages; everything fits"
     )
 
     # Back to the state of the backup, as the help has it; then life goes on.

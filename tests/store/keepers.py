@@ -8,7 +8,7 @@ from lyftr_server.records import Message, Result
 from lyftr_server.store.limits import Limits, Policy
 from lyftr_server.store.postgres import reads as postgres_reads
 from lyftr_server.store.postgres import retention as postgres_retention
-from lyftr_server.store.sqlite import reads, retention, tombstones, verify
+from lyftr_server.store.sqlite import counts, reads, retention, tombstones, verify
 from lyftr_server.store.sqlite.insert import insert
 
 from ..process import native
@@ -45,6 +45,9 @@ class SqliteKeeper:
     def insert(self, messages: Sequence[Message], at_us: int) -> Sequence[Result]:
         batch = [native(each) for each in messages]
         found = insert(self._db, batch, 0, Limits(), self._tombstones, at_us)
+        # As an idle moment does: what has expired is found by the counts.
+        while counts.fold(self._db):
+            pass
         return found.results
 
     def expire(self, policy: Policy, now: float = NOW) -> list[int]:

@@ -22,7 +22,7 @@ from lyftr_server.store.sqlite.tombstones import Tombstones
 
 from ..conftest import StoreFactory
 from ..process import message, native
-from .databases import database, fold_all, reader
+from .databases import database, fold_all, insert, reader
 
 pytestmark = pytest.mark.every_database
 
@@ -164,6 +164,11 @@ async def test_deliveries_go_on_beside_an_erasure(new_store: NewStore) -> None:
         assert await store.total() == 500 + n
 
 
+def carry_out(eraser: Eraser, db: sqlite3.Connection) -> None:
+    while eraser.piece(db) is not None:
+        pass
+
+
 async def test_an_erasure_goes_on_when_its_server_is_gone(new_store: NewStore) -> None:
     first = new_store()
     async with running(first):
@@ -202,11 +207,43 @@ def test_an_erasure_that_was_broken_off_goes_on(tmp_path: Path, pieces: int) -> 
         db.execute("PRAGMA secure_delete = ON").fetchall()
         assert [each.person for each in ordered(db)] == [PERSON]
         second = Eraser(path, Tombstones(db), 2e9)
-        while second.piece(db) is not None:
-            pass
+        carry_out(second, db)
         assert ordered(db) == []
         assert traces(path) == {}
         assert list(verify.problems(db, deep=True)) == []
+
+
+@pytest.mark.one_engine
+@pytest.mark.parametrize("step", ["make_anew", "_emptied"])
+def test_an_erasure_that_ended_before_the_files_were_empty_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "app.db"
+
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("disk full")
+
+    with database(path) as db:
+        db.execute("PRAGMA secure_delete = ON").fetchall()
+        for n in range(300):
+            insert(db, [of_person(n).messages[0] if n % 3 == 0 else make(f"m{n}", text="hello")])
+        # Nobody is meant by what crosses out the person.
+        db.execute(
+            "INSERT INTO events VALUES (1, x'00', 'whatsapp', 'x', NULL, ?, 0)", ('{"a": ""}',)
+        )
+        fold_all(db)
+        number = order(db, person=PERSON)
+        first = Eraser(path, Tombstones(db), 2e9)
+        with monkeypatch.context() as broken:
+            broken.setattr(erasure, step, fail)
+            with pytest.raises(sqlite3.OperationalError):
+                carry_out(first, db)
+        assert len(ordered(db)) == 1
+        # The same process tries again, and still knows how much it was.
+        carry_out(first, db)
+        assert (ordered(db), first.done[number]) == ([], Erased(100))
+        assert traces(path) == {}
+        assert db.execute("SELECT count(*) FROM events").fetchone() == (1,)
 
 
 @pytest.mark.one_engine

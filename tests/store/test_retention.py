@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,10 @@ from lyftr_server.schema import EventQuery, RefusedQuery
 from lyftr_server.signature import keyed_hash
 from lyftr_server.store import MessageStore
 from lyftr_server.store.limits import Policy
+from lyftr_server.store.sqlite import keeping, verify
 from lyftr_server.store.sqlite.tombstones import Tombstones
 
-from .databases import database, message
+from .databases import database, insert, message
 from .keepers import NOW, Keeper, PostgresKeeper, SqliteKeeper
 from .test_postgres import Database
 
@@ -142,3 +144,57 @@ def test_every_buried_id_is_known_again_after_a_restart(tmp_path: Path, many: in
             for start in range(0, many, 500):
                 asked = names[start : start + 500] + [f"x{n}" for n in range(start, start + 500)]
                 assert set(buried.buried(db, asked, NOW)) == set(names[start : start + 500])
+
+
+def made_by_0_1_0(path: Path) -> None:
+    with sqlite3.connect(path, isolation_level=None) as db:
+        db.executescript(Path(__file__).with_name("version1.sql").read_text())
+    db.close()
+
+
+@pytest.mark.one_engine
+def test_a_file_gives_free_pages_back(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    with database(path) as db:
+        insert_much(db)
+        full = pages(db)
+        db.execute("DELETE FROM messages")
+        while keeping.shrink(db, path):
+            pass
+        assert pages(db) < full / 2
+
+
+@pytest.mark.one_engine
+def test_a_file_of_0_1_0_is_made_anew_once_when_little_is_left_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "app.db"
+    made_by_0_1_0(path)
+    with database(path) as db:
+        insert_much(db)
+        full = pages(db)
+        assert not keeping.shrink(db, path)
+        assert pages(db) == full  # nothing is free
+        db.execute("DELETE FROM messages WHERE seq % 10")
+        monkeypatch.setattr(keeping, "ANEW_PAGES", 10)
+        keeping.shrink(db, path)
+        assert pages(db) == full  # too much to do it beside deliveries
+        monkeypatch.undo()
+        assert not keeping.shrink(db, path)
+        assert pages(db) < full / 3
+        assert list(verify.problems(db, deep=True)) == []
+        # From now on a piece at a time.
+        insert_much(db, "again")
+        db.execute("DELETE FROM messages")
+        assert keeping.shrink(db, path)
+
+
+def insert_much(db: sqlite3.Connection, prefix: str = "m") -> None:
+    for start in range(0, 4000, 100):
+        texts = [message(f"{prefix}{n}", text="x" * 500) for n in range(start, start + 100)]
+        insert(db, texts)
+
+
+def pages(db: sqlite3.Connection) -> int:
+    (count,) = db.execute("PRAGMA page_count").fetchone()
+    return int(count)

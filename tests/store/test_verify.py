@@ -7,6 +7,7 @@ import pytest
 
 from lyftr_server.schema import MessageQuery
 from lyftr_server.store.sqlite import counts, reads, schema, search, verify
+from lyftr_server.store.sqlite.tombstones import Tombstones
 
 from .databases import database, fold_all, go_on, insert, message, reader, texts
 
@@ -72,6 +73,42 @@ def test_messages_are_counted_in_pieces_and_busy_senders_by_day(tmp_path: Path) 
                 "INSERT INTO messages (seq, message_id, from_msisdn, to_msisdn, ts, created_at)"
                 " VALUES (5000, 'x', '+1', '+2', '2025-01-01T00:00:00Z', 0)"
             )
+
+
+def test_what_rose_from_its_tombstone_is_named(tmp_path: Path) -> None:
+    with database(tmp_path / "app.db") as db:
+        insert(db, texts("one", "two", "three"), 100_000_000)
+        assert list(verify.problems(db, deep=False)) == []
+        # m0000 was let in before its time was over, m0001 after it.
+        tombstones = Tombstones(db)
+        tombstones.bury(db, ["m0000", "gone"], 200)
+        tombstones.bury(db, ["m0001"], 100)
+        named = "1 messages are stored that were buried then"
+        assert list(verify.problems(db, deep=False)) == [named]
+
+
+@pytest.mark.parametrize(
+    ("meddle", "named"),
+    [
+        ("DELETE FROM keys WHERE name = 'tombstone'", "no key for the tombstones"),
+        ("INSERT INTO tombstones VALUES (x'00', 1)", "tombstones: 1 rows are no keyed hashes"),
+    ],
+)
+def test_tombstones_that_bury_nothing_are_named(tmp_path: Path, meddle: str, named: str) -> None:
+    with database(tmp_path / "app.db") as db:
+        insert(db, texts("one"))
+        db.execute(meddle)
+        assert named in "; ".join(verify.problems(db, deep=False))
+
+
+def test_the_figures_tell_of_tombstones_and_free_pages(tmp_path: Path) -> None:
+    with database(tmp_path / "app.db") as db:
+        insert(db, texts(*("text " * 100 for _ in range(100))))
+        Tombstones(db).bury(db, ["gone", "too"], 200)
+        assert verify.figures(db).startswith("2 tombstones; 0 of ")
+        db.execute("DELETE FROM messages")
+        free = int(verify.figures(db).split()[2])
+        assert free > 5
 
 
 def test_a_shallow_look_leaves_the_search_index_out(tmp_path: Path) -> None:

@@ -90,6 +90,9 @@ class DatabaseServer:
         self.require_current()
         return self.run(verify.verify, deep, tick=tick)
 
+    def figures(self) -> str:
+        return self.run(verify.figures)
+
 
 async def _require_current(db: Any) -> None:
     version = await schema.check(db)

@@ -58,6 +58,11 @@ async def verify(db: Any, deep: bool) -> tuple[int, Sequence[str]]:
         return int(await db.fetchval("SELECT count(*) FROM messages")), found
 
 
+async def figures(db: Any) -> str:
+    """Return how much there is beside the messages, in words."""
+    return f"{await db.fetchval('SELECT count(*) FROM tombstones')} tombstones"
+
+
 async def _problems(db: Any, deep: bool) -> AsyncIterator[str]:
     for table, key, column, counted in _RECOUNTS:
         sql = _WRONG.format(table=table, key=key, column=column, counted=counted)

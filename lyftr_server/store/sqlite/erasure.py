@@ -25,6 +25,10 @@ SCAN_BODIES = 200
 MERGE_PAGES = 64
 
 
+# In the place of whom it was about, once the rows are gone and only the files are to be emptied.
+_ANYBODY = ""
+
+
 class Erasure(NamedTuple):
     """What is to go: all of a person's, or one message."""
 
@@ -64,22 +68,31 @@ class Eraser:
         """Do one piece; return the ids of messages that went with it, None when all is done."""
         if self._pieces is None:
             self._pieces = self._all(db)
-        return next(self._pieces, None)
+        try:
+            return next(self._pieces, None)
+        except BaseException:
+            self._pieces = None  # it begins again, with what is left
+            raise
 
     def _all(self, db: sqlite3.Connection) -> Iterator[list[str]]:
         erasures = ordered(db)
         for erasure in erasures:
-            self.done[erasure.id] = Erased()
+            self.done.setdefault(erasure.id, Erased())
+            if erasure.message_id == _ANYBODY:
+                continue
             yield from self._messages(db, erasure)
             yield from self._bodies(db, erasure, "events", "seq")
             yield from self._bodies(db, erasure, "refused", "id")
         for _ in _forget_index(db):
             yield []
-        for erasure in erasures:
-            db.execute("DELETE FROM erasures WHERE id = ?", (erasure.id,))
-        _make_anew(db, self._path)
+        ids = [(erasure.id,) for erasure in erasures]
+        # Whom it was about must not stay either; that something is to go must, to the end.
+        cross_out = "UPDATE erasures SET person = NULL, message_id = ? WHERE id = ?"
+        db.executemany(cross_out, [(_ANYBODY, *each) for each in ids])
+        make_anew(db, self._path)
         while not _emptied(db):
             yield []
+        db.executemany("DELETE FROM erasures WHERE id = ?", ids)
 
     def _add(self, erasure: Erasure, **counts: int) -> None:
         done = self.done[erasure.id]
@@ -197,7 +210,7 @@ def _forget_index(db: sqlite3.Connection) -> Iterator[None]:
         yield
 
 
-def _make_anew(db: sqlite3.Connection, path: Path) -> None:
+def make_anew(db: sqlite3.Connection, path: Path) -> None:
     """Write the whole file again. Nothing is committed meanwhile: seconds a million messages."""
     # The temporary copy is as large as the database: it belongs on the same disk, not on /tmp.
     folder = str(path.parent).replace("'", "''")

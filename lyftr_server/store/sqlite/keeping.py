@@ -19,6 +19,10 @@ REST = 4
 # Free pages that stay in the file for what comes next, and those that one piece gives back.
 SPARE_PAGES = 256
 SHRINK_PAGES = 64
+# What a file may hold in use to be made anew beside deliveries: 256 MiB. They wait for that once,
+# a second or two.
+ANEW_PAGES = 65_536
+_INCREMENTAL = 2  # of PRAGMA auto_vacuum
 
 Write = Callable[..., Awaitable[Any]]
 # The ids of messages that went, and how much each erasure took that is done.
@@ -78,7 +82,8 @@ class Keeping:
 
     async def shrink(self) -> None:
         """Give some free pages back to the file system."""
-        self._shrinking = await self._write(shrink)
+        self._shrinking = False  # what fails is tried again when more has gone
+        self._shrinking = await self._write(shrink, self._path)
 
     def backlog(self, db: sqlite3.Connection) -> int:
         """Return how many messages have expired and are not deleted yet."""
@@ -95,24 +100,31 @@ class Keeping:
         if self._eraser is None:
             until = time.time() + self._policy.tombstone_days * DAY_SECONDS
             self._eraser = erasure.Eraser(self._path, self._tombstones, until)
-        eraser, self._eraser = self._eraser, None  # whose piece fails begins again
+        eraser = self._eraser
         ids = await self._write(eraser.piece)
         if ids is not None:
-            self._eraser = eraser
             return ids, {}
+        self._eraser = None
         self.erasing = bool(await self._write(erasure.ordered))  # some may have come meanwhile
         return (), eraser.done
 
 
-def shrink(db: sqlite3.Connection) -> bool:
+def shrink(db: sqlite3.Connection, path: Path) -> bool:
     """Give some free pages back to the file system; tell whether there are more.
 
-    Only a file that was made so, or made anew since, can give them back; else they are used again.
+    Only a file that was made so can give them back. One of 0.1.0 is made anew, once, when what is
+    left in it is little, and less than what is free; until then its pages are used again.
     """
-    (mode,) = db.execute("PRAGMA auto_vacuum").fetchone()
-    (free,) = db.execute("PRAGMA freelist_count").fetchone()
+    mode, pages, free = (
+        db.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("auto_vacuum", "page_count", "freelist_count")
+    )
     surplus = free - SPARE_PAGES
-    if mode != 2 or surplus <= 0:
+    if surplus <= 0:
+        return False
+    if mode != _INCREMENTAL:
+        if pages - free <= min(free, ANEW_PAGES):
+            erasure.make_anew(db, path)
         return False
     db.execute(f"PRAGMA incremental_vacuum({min(surplus, SHRINK_PAGES)})").fetchall()
     return bool(surplus > SHRINK_PAGES)

@@ -18,7 +18,7 @@ from . import listing, reads, schema, search
 from .connection import BUSY_SECONDS
 from .files import lock
 from .sql import Chunks, snapshot
-from .verify import problems, rebuild
+from .verify import figures, problems, rebuild
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -113,6 +113,10 @@ class DatabaseFile:
             return _count(db), found
 
         return self.run(work)
+
+    def figures(self) -> str:
+        """Return how much there is beside the messages, in words. StoreError."""
+        return self.run(figures)
 
     def close(self) -> None:
         if self._db is not None:

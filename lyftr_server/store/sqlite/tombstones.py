@@ -33,6 +33,12 @@ class Tombstones:
         while after is not None:
             after = self._read(db, after)
 
+    @classmethod
+    def opened(cls, db: sqlite3.Connection) -> "Tombstones | None":
+        """Return a database's tombstones, None where the key is lost."""
+        there = db.execute("SELECT 1 FROM keys WHERE name = 'tombstone'").fetchone()
+        return cls(db) if there else None
+
     def buried(self, db: sqlite3.Connection, ids: Iterable[str], now: float) -> Collection[str]:
         """Return those of `ids` that must not be stored again. `now`: seconds since 1970."""
         if self._bits is None:

@@ -7,6 +7,7 @@ from . import search
 from .counts import BUSY, recount
 from .schema import follow_folding
 from .sql import json_row, snapshot, transaction
+from .tombstones import HASH_BYTES, Tombstones
 
 # counts_fit() counts the rows of a table up to this size, and samples hours of a larger one.
 COUNTED_ROWS = 500_000
@@ -103,11 +104,53 @@ def _problems(db: sqlite3.Connection, deep: bool) -> Iterator[str]:
         wrong, missing = _compare(db, f"SELECT {columns} FROM {table}", f"SELECT {wanted}")
         if wrong or missing:
             yield f"{table}: {wrong} rows are wrong, {missing} are missing"
+    yield from _tombstones(db)
     for promise, broken in _PROMISES:
         if db.execute(f"SELECT EXISTS ({broken})").fetchone()[0]:
             yield promise
     if deep and not _index_fits(db):
         yield "the search index does not fit the texts"
+
+
+def _tombstones(db: sqlite3.Connection) -> Iterator[str]:
+    """Yield what is wrong with what must not come back."""
+    hashes = f"typeof(hash) <> 'blob' OR length(hash) <> {HASH_BYTES}"
+    (odd,) = db.execute(f"SELECT count(*) FROM tombstones WHERE {hashes}").fetchone()
+    if odd:
+        yield f"tombstones: {odd} rows are no keyed hashes"
+    tombstones = Tombstones.opened(db)
+    if tombstones is None:
+        yield "keys has no key for the tombstones: what is buried is not known again"
+    elif risen := sum(_risen(db, tombstones)):
+        yield f"{risen} messages are stored that were buried then"
+
+
+def _risen(db: sqlite3.Connection, tombstones: Tombstones) -> Iterator[int]:
+    """Yield how many messages were stored while a tombstone kept them out, piece by piece."""
+    after = 0
+    while tombstones.any and (
+        rows := json_row(
+            db,
+            "SELECT json_group_array(json_array(seq, message_id, created_at)) FROM (SELECT * FROM"
+            " messages WHERE seq > ? ORDER BY seq LIMIT ?)",
+            (after, PIECE_ROWS),
+        )
+    ):
+        after = rows[-1][0]
+        # A second later: the clock is asked once for a batch, and once for the tombstones.
+        times = {message_id: created_at / 1e6 + 1 for _, message_id, created_at in rows}
+        found = tombstones.buried(db, times, min(times.values()))
+        yield sum(bool(tombstones.buried(db, [name], times[name])) for name in found)
+
+
+def figures(db: sqlite3.Connection) -> str:
+    """Return how much there is beside the messages, in words."""
+    (buried,) = db.execute("SELECT count(*) FROM tombstones").fetchone()
+    free, pages, size = (
+        db.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("freelist_count", "page_count", "page_size")
+    )
+    return f"{buried} tombstones; {free} of {pages} pages are free ({free * size / 1e6:,.1f} MB)"
 
 
 def _compare(db: sqlite3.Connection, stored: str, counted: str) -> tuple[int, int]:
