@@ -8,11 +8,11 @@ from lyftr_server.records import Message, Result
 from lyftr_server.store.limits import Limits, Policy
 from lyftr_server.store.postgres import reads as postgres_reads
 from lyftr_server.store.postgres import retention as postgres_retention
-from lyftr_server.store.sqlite import counts, reads, retention, tombstones, verify
+from lyftr_server.store.sqlite import reads, retention, tombstones, verify
 from lyftr_server.store.sqlite.insert import insert
 
 from ..process import native
-from .databases import fold_all
+from .databases import count_all, fold_all
 from .test_postgres import Database
 
 NOW = 1_800_000_000.0
@@ -46,8 +46,7 @@ class SqliteKeeper:
         batch = [native(each) for each in messages]
         found = insert(self._db, batch, 0, Limits(), self._tombstones, at_us)
         # As an idle moment does: what has expired is found by the counts.
-        while counts.fold(self._db):
-            pass
+        count_all(self._db)
         return found.results
 
     def expire(self, policy: Policy, now: float = NOW) -> list[int]:
