@@ -3,11 +3,13 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import asyncpg
+
 from ...metrics import Gauge
 from ..errors import StoreError
 from . import erasure, upkeep
 
-Work = Callable[[Any], Awaitable[int]]
+Work = Callable[[Any], Awaitable[int | None]]
 
 
 async def _database_bytes(db: Any) -> int:
@@ -18,7 +20,22 @@ async def _erasures(db: Any) -> int:
     return len(await erasure.ordered(db))
 
 
-async def gauges(read: Callable[[Work], Awaitable[int]], expired: Work) -> Sequence[Gauge]:
+async def _standbys(db: Any) -> int:
+    return int(await db.fetchval("SELECT count(*) FROM pg_stat_replication"))
+
+
+async def _standby_lag_bytes(db: Any) -> int | None:
+    """Return None without standbys, or without the right to see how far they are (pg_monitor)."""
+    try:
+        lag = await db.fetchval(
+            "SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), flush_lsn)) FROM pg_stat_replication"
+        )
+    except asyncpg.PostgresError:  # of a service that does not tell
+        return None
+    return None if lag is None else int(lag)
+
+
+async def gauges(read: Callable[[Work], Awaitable[int | None]], expired: Work) -> Sequence[Gauge]:
     """Return each figure, None for what cannot be read. `expired` counts what is to go."""
     figures: Sequence[tuple[str, str, Work]] = (
         (
@@ -34,6 +51,12 @@ async def gauges(read: Callable[[Work], Awaitable[int]], expired: Work) -> Seque
             expired,
         ),
         ("lyftr_erasures_waiting", "Erasures under way.", _erasures),
+        ("lyftr_standbys", "Standbys that follow the primary.", _standbys),
+        (
+            "lyftr_standby_lag_bytes",
+            "What the slowest standby has not on its disk yet.",
+            _standby_lag_bytes,
+        ),
     )
     found: list[Gauge] = []
     failed = False
