@@ -165,6 +165,10 @@ dist: $(VENV)/.created ## Build sdist and wheel of HEAD into dist/, and check th
 	$(PIP) install build twine
 	$(BIN)/python .ci/dist
 
+.PHONY: bench-writes
+bench-writes: $(VENV)/.installed-test ## What a stored message costs the writing thread, and what it writes
+	$(BIN)/python -m tests.bench.writes $(ARGS)
+
 .PHONY: bench-postgres
 bench-postgres: $(VENV)/.installed-test ## What PostgreSQL costs, beside SQLite
 	$(BIN)/python -m tests.bench.postgres $(ARGS)

@@ -67,11 +67,11 @@ async def test_a_closing_store_takes_nothing_more(open_store: StoreFactory, path
 
 async def test_the_database_is_synced_fully_and_private(store: MessageStore, path: Path) -> None:
     def pragmas(db: sqlite3.Connection) -> list[Any]:
-        names = ("journal_mode", "synchronous", "user_version")
+        names = ("journal_mode", "synchronous", "page_size", "auto_vacuum")
         return [db.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
 
     writing, *_ = store._connections
-    assert (await writing.run(pragmas))[:2] == ["wal", 2]  # 2: FULL
+    assert await writing.run(pragmas) == ["wal", 2, 2048, 2]  # FULL, INCREMENTAL
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 

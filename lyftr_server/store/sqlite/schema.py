@@ -182,11 +182,11 @@ def migrate(db: sqlite3.Connection) -> None:
     """Bring the database to this version, each step and its number in one transaction."""
     created = check(db) == 0
     if created:
-        # Said before the first table, or never. What is deleted can go back to the file system; and
-        # a message dirties a page of each index, whatever its size: of half of SQLite's usual size,
-        # a third less is written.
-        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        # Said before the first table, or never, and in this order. A message dirties a page of each
+        # index, whatever its size: of half of SQLite's usual size, a third less is written. And
+        # what is deleted can go back to the file system.
         db.execute("PRAGMA page_size = 2048")
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
     while (version := check(db)) < VERSION:
         _step(db, version, quiet=created)
     follow_folding(db)
