@@ -1,7 +1,9 @@
 """Pages, totals and statistics against a plain Python model, over random histories."""
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +16,17 @@ from lyftr_server.records import Message, StoredMessage
 from lyftr_server.schema import Invalid, MessageQuery, TimelineQuery
 from lyftr_server.store import Stopped
 from lyftr_server.store.cursor import key_of
-from lyftr_server.store.sqlite import counts, hits, matching, reads, search, timeline, verify
+from lyftr_server.store.sqlite import (
+    busiest,
+    counts,
+    hits,
+    matching,
+    reads,
+    search,
+    timeline,
+    verify,
+)
+from lyftr_server.store.sqlite.busiest import Busiest
 
 from .databases import MINUTE_US, database, go_on, insert, message, reader, texts
 from .model import DAY_US, Model
@@ -332,6 +344,57 @@ def test_the_top_ten_among_many_senders(tmp_path: Path) -> None:
             assert reads.stats(db, 0) == model.stats(0)
 
 
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("insert"), st.lists(st.integers(0, 8), min_size=1, max_size=9)),
+            st.tuples(st.just("delete"), st.integers(0, 60)),
+            st.just(("look", 0)),
+        ),
+        max_size=30,
+    ),
+    st.sampled_from([2, 4, 100]),
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_the_busiest_senders_are_remembered_rightly(steps: list[Any], most_new: int) -> None:
+    model, made = Model(), 0
+    with TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(busiest, "TOP", 2)
+        patch.setattr(busiest, "KEPT", 3)
+        patch.setattr(busiest, "MOST_NEW", most_new)
+        remembering = Busiest()
+        with database(Path(directory) / "app.db") as db:
+            for step, value in steps:
+                if step == "insert":
+                    rows = [message(f"{made + n}", f"+{each}") for n, each in enumerate(value)]
+                    made += len(rows)
+                    insert(db, rows, count=made % 2 == 0)
+                    model.insert(rows, 0)
+                elif step == "delete":
+                    db.execute("DELETE FROM messages WHERE message_id = ?", (str(value),))
+                    model.delete(str(value))
+                else:
+                    wanted = model.stats(0)["messages_per_sender"][:2]
+                    found = [{"from": sender, "count": n} for sender, n in remembering.top(db)]
+                    assert found == wanted
+
+
+def test_the_busiest_among_senders_that_are_alike_are_found_without_a_walk(
+    tmp_path: Path,
+) -> None:
+    with database(tmp_path / "app.db") as db:
+        for start in range(0, 6000, 1000):
+            insert(db, [message(f"m{n}", f"+{n:04}") for n in range(start, start + 1000)])
+        remembering, steps = Busiest(), []
+        for n in range(3):
+            insert(db, [message(f"new{n}", f"+{5000 + n}")])
+            db.execute("DELETE FROM messages WHERE message_id = ?", (f"m{n}",))
+            steps.append(steps_of(db, lambda: remembering.top(db)))
+            (first, count), second, *_ = remembering.top(db)
+            assert (first, count, second[1]) == ("+5000", 2, 2 if n else 1)
+        assert max(steps[1:]) < 15_000 < steps[0]
+
+
 HOUR = st.integers(0, 23).map(lambda hour: f"2025-01-15T{hour:02}:30:00Z")
 TIME = HOUR | st.sampled_from(
     ["2025-01-15T11:00:00Z", "2025-01-15T11:00:00.000000001Z", "2025-01-16T00:00:00Z"]
@@ -405,14 +468,14 @@ def test_the_listing_never_walks_the_table(tmp_path: Path) -> None:
             for sender in (None, "+1"):
                 for since in (None, "2025-01-02T07:03:00Z"):
                     query = MessageQuery(limit=5, offset=offset // 4, sender=sender, since=since)
-                    steps[query] = _steps(db, query)
+                    steps[query] = steps_of(db, partial(reads.page, db, query, go_on))
                     turned = replace(query, order="desc", until="2025-01-04T05:03:00Z")
-                    steps[turned] = _steps(db, turned)
+                    steps[turned] = steps_of(db, partial(reads.page, db, turned, go_on))
     assert max(steps.values()) < 8000, steps
 
 
-def _steps(db: sqlite3.Connection, query: MessageQuery) -> int:
-    """Return how many of SQLite's virtual machine instructions a page takes, to the hundred."""
+def steps_of(db: sqlite3.Connection, work: Callable[[], object]) -> int:
+    """Return how many of SQLite's virtual machine instructions `work` takes, to the hundred."""
     taken = 0
 
     def count() -> int:
@@ -421,6 +484,6 @@ def _steps(db: sqlite3.Connection, query: MessageQuery) -> int:
         return 0
 
     db.set_progress_handler(count, 100)
-    reads.page(db, query, go_on)
+    work()
     db.set_progress_handler(None, 0)
     return taken

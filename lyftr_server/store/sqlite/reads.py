@@ -12,12 +12,12 @@ from .. import cursor
 from ..cursor import FIRST, LAST, Key, Position, key_of
 from ..pages import Found, Page, Rows, beside, bounded, fitting, found
 from . import events, following, listing, matching, refused
+from .busiest import Busiest
 from .listing import Scope
 from .sql import Chunks, Pieces, Stop, answer, snapshot
 
 DAY_US = 86_400_000_000
 MINUTE_US = 60_000_000
-TOP = 10
 
 
 def page(db: sqlite3.Connection, query: MessageQuery, stop: Stop) -> Page:
@@ -211,11 +211,11 @@ def total(db: sqlite3.Connection) -> int:
     return listing.count(db, Scope())
 
 
-def stats(db: sqlite3.Connection, now_us: int) -> dict[str, Any]:
+def stats(db: sqlite3.Connection, now_us: int, busiest: Busiest | None = None) -> dict[str, Any]:
     """Return the statistics, with the contract's keys. `now_us`: microseconds since 1970."""
     with snapshot(db):
         senders, recipients = _distinct(db)
-        top = _top_senders(db)
+        top = (busiest or Busiest()).top(db)
         return {
             "total_messages": total(db),
             "senders_count": senders,
@@ -241,26 +241,6 @@ def _distinct(db: sqlite3.Connection) -> tuple[int, int]:
     )
     found: tuple[int, int] = db.execute(f"SELECT {senders}, {recipients}").fetchone()
     return found
-
-
-def _top_senders(db: sqlite3.Connection) -> list[tuple[str, int]]:
-    """Return the busiest senders; ties by number.
-
-    n lies in rank_floor .. 2 * rank_floor - 1. So each of the first ten has at least the tenth
-    largest rank_floor, and its own rank_floor is more than half of that. Those with messages that
-    wait to be counted may overtake them.
-    """
-    return db.execute(
-        "WITH busiest AS ("
-        " SELECT from_msisdn, n FROM sender_counts WHERE rank_floor > coalesce((SELECT rank_floor"
-        f" FROM sender_counts ORDER BY rank_floor DESC LIMIT 1 OFFSET {TOP - 1}), 0) / 2"
-        f" ORDER BY n DESC, from_msisdn LIMIT {TOP}),"
-        " rising AS (SELECT from_msisdn, count(*) AS n FROM uncounted GROUP BY 1)"
-        " SELECT from_msisdn, sum(n) FROM (SELECT * FROM busiest UNION ALL SELECT * FROM rising"
-        " UNION ALL SELECT from_msisdn, n FROM sender_counts WHERE from_msisdn IN (SELECT"
-        "  from_msisdn FROM rising) AND from_msisdn NOT IN (SELECT from_msisdn FROM busiest))"
-        f" GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {TOP}"
-    ).fetchall()
 
 
 def _stored_since(db: sqlite3.Connection, cutoff_us: int) -> int:

@@ -19,6 +19,7 @@ from ..limits import Limits, Policy
 from ..message_store import MessageStore
 from ..pages import Page, Rows
 from . import counts, erasure, following, reads, schema, search, timeline, upkeep, verify
+from .busiest import Busiest
 from .connection import CHECKPOINT_BYTES, Connection, open_reader, open_writer
 from .files import Files, create_private, lock, make_folder
 from .insert import dedupe_by_content, insert
@@ -70,6 +71,7 @@ class SqliteStore(MessageStore):
         self._connections: list[Connection] = []
         self._writing: Connection
         self._listings: Reader
+        self._busiest: Busiest
         self._searches: Reader
         self._health: Reader
         self._last_seq = 0
@@ -109,6 +111,7 @@ class SqliteStore(MessageStore):
             await writing.run(_repair_counts)
             await writing.run(dedupe_by_content, self._dedupe_by == "content")
             self._last_seq, self._uncounted, self._unfolded = await writing.run(_state)
+            self._busiest = Busiest()
             self._listings = Reader(await self._opened(open_reader(self.path)))
             self._searches = Reader(await self._opened(open_reader(self.path)))
             self._health = Reader(await self._opened(open_reader(self.path)))
@@ -274,7 +277,7 @@ class SqliteStore(MessageStore):
         return await self._read(self._health, reads.total)
 
     async def stats(self, now_us: int) -> dict[str, Any]:
-        return await self._read(self._listings, reads.stats, now_us)
+        return await self._read(self._listings, reads.stats, now_us, self._busiest)
 
     async def export(self, query: MessageQuery) -> AsyncGenerator[list[Message], None]:
         """Yield all rows that match.
