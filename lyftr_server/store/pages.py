@@ -38,14 +38,19 @@ class Found(NamedTuple):
     previous: Key | None
 
 
-def fitting(rows: list[Message]) -> list[Message]:
-    """Return the first of the rows: as many as a client that does not read may hold in memory."""
+def cut_to_fit(rows: list[Message]) -> bool:
+    """Drop all but the first rows, as many as a client that does not read may hold in memory.
+
+    Return whether there were others. They go at once: an export rests for as long as its client.
+    """
     size = 0
     for number, row in enumerate(rows, 1):
         size += sys.getsizeof(row.text)
         if size > CHUNK_BYTES:
-            return rows[:number]
-    return rows
+            others = number < len(rows)
+            del rows[number:]
+            return others
+    return False
 
 
 def bounded(rows: Iterable[B], limit: int) -> tuple[list[B], bool]:

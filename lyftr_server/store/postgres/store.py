@@ -15,7 +15,7 @@ from ..cursor import Key, key_of
 from ..errors import StoreError, Unopenable
 from ..limits import Limits, Policy
 from ..message_store import MessageStore
-from ..pages import Page, Rows, fitting
+from ..pages import Page, Rows, cut_to_fit
 from . import erasure, following, health, reads, schema, tombstones, upkeep
 from .connection import Lane
 from .gauges import gauges
@@ -242,7 +242,7 @@ class PostgresStore(MessageStore):
                 rows = await self._chunk(query, after, size)
             if not rows:
                 return
-            rows = fitting(rows)
+            cut_to_fit(rows)
             size = min(EXPORT_ROWS, 2 * len(rows))
             yield rows
             after = key_of(rows[-1])

@@ -7,7 +7,7 @@ from typing import Any
 from ...records import Message
 from ...schema import Fault, Invalid, MessageQuery
 from ..cursor import instant
-from ..pages import fitting
+from ..pages import cut_to_fit
 from .letters import condition
 from .sql import Chunks, Pieces, Stop, answer
 
@@ -72,11 +72,12 @@ def export(db: sqlite3.Connection, query: MessageQuery, size: int) -> Chunks:
     """Yield all that is stored now and fits, at most `size` rows at a time; None between pieces."""
     place, wanted = BEGINNING, size
     while True:
-        found, places = yield from in_pieces(db, query, place, wanted)
-        rows = fitting(found)
+        rows, places = yield from in_pieces(db, query, place, wanted)
+        last = len(rows) < wanted
+        last = not cut_to_fit(rows) and last
         if rows:
             yield rows
-        if len(rows) == len(found) < wanted:
+        if last:
             return
         place, wanted = places[len(rows) - 1], min(size, 2 * len(rows))
 

@@ -10,7 +10,7 @@ from ...records import NATIVE, Message, StoredEvent, StoredMessage, StoredRefusa
 from ...schema import EventQuery, MessageQuery, RefusedQuery
 from .. import cursor
 from ..cursor import FIRST, LAST, Key, Position, key_of
-from ..pages import Found, Page, Rows, beside, bounded, fitting, found
+from ..pages import Found, Page, Rows, beside, bounded, cut_to_fit, found
 from . import events, following, listing, matching, refused
 from .busiest import Busiest
 from .listing import Scope
@@ -147,12 +147,15 @@ def export(
 def _chunks(page: Callable[..., Pieces[list[Message]]], start: Position, size: int) -> Chunks:
     wanted = size
     while True:
-        found = yield from page(start, 0, wanted)
-        rows = fitting(found[::-1] if start.backward else found)
+        rows = yield from page(start, 0, wanted)
+        if start.backward:
+            rows.reverse()
+        # Fewer are the end, even if messages come as fast as they are read.
+        last = len(rows) < wanted
+        last = not cut_to_fit(rows) and last
         if rows:
             yield rows
-        # Fewer are the end, even if messages come as fast as they are read.
-        if len(rows) == len(found) < wanted:
+        if last:
             return
         start, wanted = Position(start.backward, key_of(rows[-1])), min(size, 2 * len(rows))
 
