@@ -64,9 +64,16 @@ class ServiceMixin:
         given = self.request.headers.get("X-Request-ID", "")
         self.request_id: str = self.application.request_id(given)
 
+    def allowed(self) -> tuple[str, ...]:
+        """Return the methods that this route has as the server is configured."""
+        return self.methods
+
+    def method_refused(self) -> Refused:
+        return Refused(405, "method not allowed", headers=[("Allow", ", ".join(self.allowed()))])
+
     def check_method(self) -> None:
         if self.request.method not in self.methods:
-            raise Refused(405, "method not allowed", headers=[("Allow", ", ".join(self.methods))])
+            raise self.method_refused()
 
     def check_size(self) -> None:
         if self.request.connection.too_large:
@@ -178,7 +185,8 @@ class BaseHandler(ServiceMixin, RequestHandler):
         exchange = self._exchange()
         if not exchange.owe(len(body)):
             # Other clients have not read as much as may be kept for all of them.
-            self.status, headers, body = 503, (RETRY_AFTER,), b'{"detail": "try again later"}'
+            self.status, headers = 503, (RETRY_AFTER,)
+            body = self._as_json({"detail": "try again later"})
         headers = (("X-Request-ID", self.request_id), *headers)
         exchange.respond(self.status, headers, body)
         self.account()
@@ -223,9 +231,12 @@ class BaseHandler(ServiceMixin, RequestHandler):
         return self.detach()
 
     def reply_json(self, status: int, content: Any, headers: Headers = ()) -> None:
+        self.reply(status, self._as_json(content), headers)
+
+    def _as_json(self, content: Any) -> bytes:
         body = json.dumps(content, ensure_ascii=False).encode()
         # A newline for who reads it on a terminal; senders get the bytes that were agreed on.
-        self.reply(status, body if self.source is not None else body + b"\n", headers)
+        return body if self.source is not None else body + b"\n"
 
     # -- errors: one table from what was raised to what is answered
 
@@ -249,9 +260,7 @@ class BaseHandler(ServiceMixin, RequestHandler):
                 503, "storage is unavailable", result="storage_error", headers=[RETRY_AFTER]
             )
         elif status_code == 405:
-            refusal = Refused(
-                405, "method not allowed", headers=[("Allow", ", ".join(self.methods))]
-            )
+            refusal = self.method_refused()
         elif isinstance(error, HTTPError):
             refusal = Refused(status_code, "bad request")
         else:

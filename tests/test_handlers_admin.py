@@ -40,6 +40,19 @@ async def test_a_person_is_erased(
     assert sum(json.loads(answer.body).values()) == 0
 
 
+@pytest.mark.parametrize(
+    ("settings", "allowed"),
+    [
+        pytest.param({"admin_token": "admin-token-1"}, "GET, HEAD, DELETE", id="admin"),
+        pytest.param({}, "GET, HEAD", id="no admin"),
+    ],
+    indirect=["settings"],
+)
+async def test_a_method_that_is_not_there_is_not_offered(client: Client, allowed: str) -> None:
+    answer = await client.request("PUT", "/messages/m1", b"")
+    assert (answer.code, answer.headers["Allow"]) == (405, allowed)
+
+
 @ADMIN
 async def test_a_message_is_erased_and_does_not_come_back(client: Client) -> None:
     await client.deliver(message("m1"))

@@ -209,6 +209,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._drop_waiting()
         exchange.closes = True
         body = json.dumps({"detail": REASONS[status].lower()}).encode()
+        if not self._common.service.wants_body(upload):
+            body += b"\n"  # as the application's own: not to who delivers
         exchange.respond(status, headers, body)
 
     def finished(self, exchange: Exchange) -> None:

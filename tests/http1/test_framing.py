@@ -381,8 +381,14 @@ def test_a_bad_host_is_refused(target: Target, lines: bytes) -> None:
     with target.raw() as raw:
         answer = raw.send(b"GET /health/live HTTP/1.1\r\n" + lines + b"\r\n").answer()
         assert (answer.status, answer.closes) == (400, True)
-        assert json.loads(answer.body) == {"detail": "bad request"}
+        assert answer.body == b'{"detail": "bad request"}\n'
         assert raw.at_end()
+
+
+def test_an_answer_to_who_delivers_has_no_newline_whoever_gives_it(target: Target) -> None:
+    with target.raw() as raw:
+        answer = raw.send(b"POST /webhook HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}").answer()
+        assert (answer.status, answer.body) == (400, b'{"detail": "bad request"}')
 
 
 # -- Expect
