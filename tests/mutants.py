@@ -64,6 +64,9 @@ LANES = "lyftr_server/store/postgres/connection.py"
 STONES = "lyftr_server/store/postgres/tombstones.py"
 COUNTS = "lyftr_server/store/sqlite/counts.py"
 
+ERASURE = "lyftr_server/store/sqlite/erasure.py"
+TOMBSTONES = "lyftr_server/store/sqlite/tombstones.py"
+
 FEED = "lyftr_server/feed.py"
 HANDING = "lyftr_server/commands/handing.py"
 
@@ -71,6 +74,8 @@ STREAM = "tests/test_stream.py"
 FORWARD = "tests/commands/test_forward.py"
 TURNS = "tests/store/test_reader.py"
 HEALTH = "tests/test_app.py"
+ERASURE_TESTS = "tests/store/test_erasure.py"
+RETENTION_TESTS = "tests/store/test_retention.py"
 READ_TESTS = "tests/store/test_reads.py"
 KEEPING = "tests/store/test_postgres_keeping.py"
 FAILOVER = "tests/faults/test_failover.py"
@@ -624,6 +629,54 @@ MUTANTS = (
             "    UPDATE hour_counts SET n = n WHERE hour",
         ),
     ),
+    # -- keeping less
+    mutant(
+        "keeping less: a count is not lowered by what expires",
+        RETENTION_TESTS,
+        (
+            COUNTS,
+            "    UPDATE stored_minute_counts SET n = n - 1 WHERE",
+            "    UPDATE stored_minute_counts SET n = n WHERE",
+        ),
+    ),
+    mutant(
+        "keeping less: a search row of an erased text stays",
+        ERASURE_TESTS,
+        (ERASURE, "for _ in _forget_index(db):", "for _ in ():"),
+    ),
+    mutant(
+        "keeping less: a WAL keeps a page of what was erased",
+        ERASURE_TESTS,
+        (ERASURE, "while not _emptied(db):", "while False:"),
+    ),
+    mutant(
+        "keeping less: crossed out before the files are empty",
+        ERASURE_TESTS,
+        (
+            ERASURE,
+            "        db.executemany(cross_out, [(_ANYBODY, *each) for each in ids])\n",
+            '        db.executemany("DELETE FROM erasures WHERE id = ?", ids)\n',
+        ),
+    ),
+    mutant(
+        "keeping less: a tombstone lets a repeat in",
+        RETENTION_TESTS,
+        (
+            TOMBSTONES,
+            "        for each in hashes:\n            self._add(each)\n\n    @",
+            "\n    @",
+        ),
+    ),
+    mutant(
+        "keeping less: a tombstone stands for ever",
+        RETENTION_TESTS,
+        (TOMBSTONES, '" AND until > ?",', '" AND ? IS NOT NULL",'),
+    ),
+    mutant(
+        "keeping less: a read waits",
+        ERASURE_TESTS,
+        (STORE, "await self._read(self._listings, reads", "await self._write(reads"),
+    ),
 )
 
 
@@ -702,6 +755,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
     options = parser.parse_args()
     chosen = [mutant for mutant in MUTANTS if options.only in mutant.name]
+    if not chosen:
+        parser.error(f"no mutant's name contains {options.only!r}")
     tests = sorted({test for mutant in chosen for test in mutant.tests})
     # One copy for all: whoever works on the tree meanwhile changes nothing here.
     with tempfile.TemporaryDirectory(prefix="lyftr-healthy-") as folder:

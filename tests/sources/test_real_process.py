@@ -82,7 +82,11 @@ def test_an_unsigned_body_never_reaches_the_disk(open_to_all: RunningServer) -> 
     assert len(open_to_all.get("/refused/unsigned").json()["data"]) == 80
 
 
-def test_nothing_of_a_body_or_a_token_is_in_the_log(open_to_all: RunningServer) -> None:
+@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
+def test_nothing_of_a_body_or_a_token_is_in_the_log(
+    server_factory: ServerFactory, level: str
+) -> None:
+    open_to_all = server_factory(**VARIABLES, LOG_LEVEL=level)
     token = VARIABLES["WHATSAPP_VERIFY_TOKEN"]
     for sender in SENDERS:
         for text in (NEEDLE, f"{NEEDLE} again"):

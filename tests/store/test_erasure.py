@@ -3,6 +3,7 @@
 import asyncio
 import random
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -211,6 +212,36 @@ def test_an_erasure_that_was_broken_off_goes_on(tmp_path: Path, pieces: int) -> 
         assert ordered(db) == []
         assert traces(path) == {}
         assert list(verify.problems(db, deep=True)) == []
+
+
+@pytest.mark.one_engine
+async def test_no_read_waits_while_the_file_is_made_anew(
+    open_store: StoreFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await open_store(tmp_path / "app.db")
+    await store.insert(of_person(0))
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow(db: sqlite3.Connection, path: Path) -> None:
+        began.set()
+        go_on.wait(30)
+
+    monkeypatch.setattr(erasure, "make_anew", slow)
+    erasing = asyncio.create_task(store.erase(person=PERSON))
+    try:
+        await asyncio.to_thread(began.wait, 30)
+        async with asyncio.timeout(20):
+            assert (await store.page(MessageQuery())).total == 0
+            assert (await store.page(MessageQuery(q="zebra"))).total == 0
+            assert await store.message("wamid-erased0") is None
+            assert await store.payload("wamid-erased0") is None
+            assert (await store.events(EventQuery())).data == []
+            assert (await store.refused(RefusedQuery())).data == []
+            assert (await store.stats()).total_messages == 0
+            assert await store.erasable(PERSON) == Erased()
+    finally:
+        go_on.set()
+    assert (await erasing).messages == 1
 
 
 @pytest.mark.one_engine
