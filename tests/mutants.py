@@ -675,7 +675,11 @@ MUTANTS = (
     mutant(
         "keeping less: a read waits",
         ERASURE_TESTS,
-        (STORE, "await self._read(self._listings, reads", "await self._write(reads"),
+        (
+            STORE,
+            "await self._read(self._listings, reads.refused_page, query)",
+            "await self._write(reads.refused_page, query)",
+        ),
     ),
 )
 
