@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
@@ -68,6 +68,7 @@ class Feed:
         self._next = 0  # rows seen so far, those that left the deque too
         self._place: str | None = None  # behind the newest row seen
         self._turn = asyncio.Lock()
+        self._gone: set[str] = set()  # erased since the read that is under way began
         self._woken = asyncio.Event()
         self._moved = asyncio.Event()  # another one for each move
         self._watch: asyncio.Task[None] | None = None
@@ -90,10 +91,8 @@ class Feed:
         if self._place is None:
             return
         gone = set(ids)
-        kept = (
-            FeedRow(row.place, None) if row.message and row.message.message_id in gone else row
-            for row in self._rows
-        )
+        self._gone |= gone
+        kept = (_without(row, gone) for row in self._rows)
         self._rows = deque(kept, maxlen=KEPT_ROWS)
         self._rows.extend(_erased(self._place, message_id) for message_id in ids)
         self._next += len(ids)
@@ -169,9 +168,7 @@ class Feed:
         while not self._ended:
             moved = self._moved
             if number < self._next:
-                rows = self._since(number)
-                if fits is not _everything:
-                    rows = [row for row in rows if _shown(row, fits)]
+                rows = [row for row in self._since(number) if _shown(row, fits)]
                 number = self._next
                 if rows:
                     yield Shown(rows)
@@ -210,9 +207,10 @@ class Feed:
                 self._place = await self._store.head()
                 return
             while True:
+                self._gone = set()
                 messages, places = await self._store.follow(_EVERYTHING, self._place, READ_ROWS)
                 for message, self._place in zip(messages, places, strict=True):
-                    self._rows.append(FeedRow(self._place, message))
+                    self._rows.append(_without(FeedRow(self._place, message), self._gone))
                 self._next += len(messages)
                 if len(messages) < READ_ROWS:
                     return
@@ -234,6 +232,13 @@ class Feed:
     def _cut(self) -> None:
         for task in self._readers:
             task.cancel()
+
+
+def _without(row: FeedRow, gone: Collection[str]) -> FeedRow:
+    """Return the row, or what is left of one that was erased: its place."""
+    if row.message is None or row.message.message_id not in gone:
+        return row
+    return FeedRow(row.place, None)
 
 
 def _erased(place: str, message_id: str) -> FeedRow:

@@ -641,17 +641,17 @@ MUTANTS = (
     ),
     mutant(
         "keeping less: a search row of an erased text stays",
-        ERASURE_TESTS,
+        f"{ERASURE_TESTS}::test_a_person_leaves_no_trace[sqlite]",
         (ERASURE, "for _ in _forget_index(db):", "for _ in ():"),
     ),
     mutant(
         "keeping less: a WAL keeps a page of what was erased",
-        ERASURE_TESTS,
+        f"{ERASURE_TESTS}::test_a_person_leaves_no_trace[sqlite]",
         (ERASURE, "while not _emptied(db):", "while False:"),
     ),
     mutant(
         "keeping less: crossed out before the files are empty",
-        ERASURE_TESTS,
+        f"{ERASURE_TESTS}::test_an_erasure_that_ended_before_the_files_were_empty_goes_on",
         (
             ERASURE,
             "        db.executemany(cross_out, [(_ANYBODY, *each) for each in ids])\n",
@@ -674,7 +674,7 @@ MUTANTS = (
     ),
     mutant(
         "keeping less: a read waits",
-        ERASURE_TESTS,
+        f"{ERASURE_TESTS}::test_no_read_waits_while_the_file_is_made_anew",
         (
             STORE,
             "await self._read(self._listings, reads.refused_page, query)",

@@ -1,13 +1,15 @@
 """DELETE: who may erase, what is answered, and what nobody learns of it."""
 
 import json
+from urllib.parse import quote
 
 import pytest
 
+from lyftr_server.records import Message
 from lyftr_server.store import MessageStore
 
 from .conftest import Client, LogFile
-from .process import message
+from .process import message, native
 
 pytestmark = pytest.mark.every_database
 
@@ -51,6 +53,17 @@ async def test_a_person_is_erased(
 async def test_a_method_that_is_not_there_is_not_offered(client: Client, allowed: str) -> None:
     answer = await client.request("PUT", "/messages/m1", b"")
     assert (answer.code, answer.headers["Allow"]) == (405, allowed)
+
+
+@ADMIN
+@pytest.mark.parametrize("name", ["client:anna", "ACME Shop", "US.13491208655302741918"])
+async def test_a_person_without_a_number_is_erased(
+    client: Client, store: MessageStore, name: str
+) -> None:
+    await store.insert(native(Message("m1", name, "+1", "2025-01-15T10:00:00Z", "Hello")))
+    answer = await client.request("DELETE", f"/people/{quote(name)}", None, BEARER)
+    assert (answer.code, json.loads(answer.body)["messages"]) == (200, 1)
+    assert await store.total() == 0
 
 
 @ADMIN
@@ -106,7 +119,7 @@ async def test_without_a_token_there_is_no_erasing(
 
 
 @ADMIN
-@pytest.mark.parametrize("number", ["x", "+", "%20", "++1", "1" * 33, "+91%0a"])
+@pytest.mark.parametrize("number", ["x", "+", "%20", "++1", "1" * 33, "+91%0a", "9876x", "a%00b"])
 async def test_what_is_no_number_is_refused(client: Client, number: str) -> None:
     answer = await client.request("DELETE", f"/people/{number}", None, BEARER)
     assert answer.code == 422

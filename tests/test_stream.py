@@ -286,6 +286,34 @@ async def test_a_reader_that_falls_behind_is_ended_and_may_resume(
     await resumed.aclose()
 
 
+@pytest.mark.usefixtures("impatient")
+async def test_what_is_erased_while_it_is_read_is_not_shown(
+    store: MessageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = feed.Feed(store)
+    batches = live.follow(MessageQuery(), None)
+    await anext(batches)
+    read = store.follow
+
+    async def erased_meanwhile(*arguments: Any) -> Any:
+        messages, places = await read(*arguments)
+        if messages:
+            live.erased(["m1"])
+        return messages, places
+
+    monkeypatch.setattr(store, "follow", erased_meanwhile)
+    await store.insert(stored(1))
+    await store.insert(stored(2))
+    live.wake()
+    events = b""
+    while b'"m2"' not in events:
+        events += b"".join(row.event for row in (await anext(batches)).rows)
+    shown = [block for block in events.split(b"\n\n") if block.startswith(b"event: message")]
+    assert [b'"m1"' in block for block in shown] == [False]
+    assert b"event: erased" in events
+    await batches.aclose()
+
+
 async def test_readers_of_the_stream_are_no_waiting_reads(app: Application, client: Any) -> None:
     port = int(client.url.rpartition(":")[2])
     with ExitStack() as stack:

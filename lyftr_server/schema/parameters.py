@@ -16,6 +16,9 @@ MAX_NAME = 256
 _DIGITS = re.compile(r"[0-9]{1,20}")
 # How WhatsApp calls people whose number it does not tell.
 _USER_ID = re.compile(r"[A-Z]{2}\.[A-Za-z0-9._-]{1,128}")
+# What stands for a number where there is none: an address with its scheme, or the eleven characters
+# of an alphanumeric sender. One letter in a number is a slip.
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*:[^\s\x00-\x1f\x7f]{1,240}|[A-Za-z][A-Za-z0-9 ._-]{1,10}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 # A raw '+' in a query string stands for a space.
 _OFFSET = re.compile(r"(.*T.*?)(\.[0-9]{1,9})?([+ -])([0-9]{2}):([0-9]{2})")

@@ -133,7 +133,12 @@ def parse_timeline_query(arguments: Arguments) -> TimelineQuery:
 
 
 def parse_sender(value: str) -> str:
-    """Return a person's number (with its plus) or user id, as `from` has it, or raise Invalid."""
+    """Return a person's number (with its plus), id or name, as `from` has it, or raise Invalid.
+
+    A name is what some senders give for a number, such as client:anna or ACME.
+    """
+    if parameters.NAME.fullmatch(value):
+        return value
     try:
         found = parameters.sender(value)
     except Broken as error:
