@@ -136,7 +136,7 @@ attack: $(VENV)/.installed-test ## How long deliveries wait, and what the server
 	$(BIN)/python -m tests.attack $(ARGS)
 
 .PHONY: soak
-soak: $(VENV)/.installed-test ## Run under load for MINUTES and watch memory, files and answers
+soak: $(VENV)/.installed-test ## Run under load for MINUTES and watch memory, files and answers (ARGS="--engine postgres")
 	$(BIN)/python -m tests.soak --minutes $(MINUTES) $(ARGS)
 
 .PHONY: mutants

@@ -14,10 +14,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from .faults.clients import Senders, check_answers, check_database, messages
+from .postgres import PostgresServer, find_programs, query
 from .process import Answer, RunningServer, ServerSocket, as_body, ask, message, post_head
 
 MB = 1 << 20
@@ -44,15 +46,24 @@ class Figures:
         status = dict(
             line.split(":", 1) for line in (proc / "status").read_text().splitlines() if ":" in line
         )
-        wal = server.database.with_name(server.database.name + "-wal")
+        wal, database = sizes(server)
         return cls(
             seconds,
             int(status["VmRSS"].split()[0]) / 1024,
             len(list((proc / "fd").iterdir())),
             int(status["Threads"]),
-            wal.stat().st_size / MB,
-            server.database.stat().st_size / MB,
+            wal / MB,
+            database / MB,
         )
+
+
+def sizes(server: RunningServer) -> tuple[int, int]:
+    """Return the bytes of the write-ahead log, which PostgreSQL keeps for itself, and of all."""
+    if isinstance(server.place, str):
+        ((size,),) = query(server.place, "SELECT pg_database_size(current_database())")
+        return 0, size
+    wal = server.place.with_name(server.place.name + "-wal")
+    return wal.stat().st_size, server.place.stat().st_size
 
 
 class Others:
@@ -174,7 +185,7 @@ def run(server: RunningServer, seconds: float, interval: float = INTERVAL) -> li
         faults.append(f"deliveries: {dict(senders.answers)}, {senders.broken} broken off")
     print("answers:", dict(sorted(others.answers.items())), flush=True)
     try:
-        rows = check_database(server.database, senders.acknowledged, senders.attempted)
+        rows = check_database(server.place, senders.acknowledged, senders.attempted)
         check_answers(server, rows)
     except AssertionError as error:
         faults.append(f"the database: {error!r}")
@@ -215,9 +226,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--folder", type=Path, help="where the database goes")
+    parser.add_argument("--engine", choices=("sqlite", "postgres"), default="sqlite")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="lyftr-soak-", dir=options.folder) as folder:
-        server = RunningServer(Path(folder))
+    with ExitStack() as stack:
+        temporary = tempfile.TemporaryDirectory(prefix="lyftr-soak-", dir=options.folder)
+        folder = Path(stack.enter_context(temporary))
+        variables = {}
+        if options.engine == "postgres":
+            programs = find_programs()
+            if programs is None:
+                parser.error("PostgreSQL is not installed: apt-get install postgresql")
+            postgres = stack.enter_context(PostgresServer(programs, options=""))
+            variables = {"DATABASE_URL": stack.enter_context(postgres.database())}
+        server = RunningServer(folder, variables=variables)
         try:
             faults = run(server, options.minutes * 60)
             try:

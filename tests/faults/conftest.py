@@ -26,6 +26,17 @@ def torture(test: T) -> T:
     return marked
 
 
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The variables of a server on each engine; on SQLite its own file.
+
+    Ask for it before the servers: they must have ended before their database goes.
+    """
+    if request.param == "sqlite":
+        return {}
+    return {"DATABASE_URL": request.getfixturevalue("postgres_url")}
+
+
 FaultyServerFactory = Callable[..., tuple[RunningServer, Disk]]
 
 

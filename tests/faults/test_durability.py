@@ -211,34 +211,39 @@ def test_hundreds_of_power_cuts_lose_nothing_acknowledged(
 # -- kill -9
 
 
-def kill_at_random_moments(start: ServerFactory, folder: Path, rounds: int) -> None:
+def kill_at_random_moments(
+    start: ServerFactory, folder: Path, database: dict[str, str], rounds: int
+) -> None:
     chance = random.Random(rounds)
-    server = start(folder, **VARIABLES)
+    database = database | VARIABLES
+    server = start(folder, **database)
     senders = Senders(server, messages("killed"), kinds=SENDERS)
     for _ in range(rounds):
         with senders:
             time.sleep(chance.uniform(0.05, 0.5))
             server.kill()
-        server = start(folder, **VARIABLES)
+        server = start(folder, **database)
         senders.port = server.port
-        rows = check_database(server.database, senders.acknowledged, senders.attempted)
+        rows = check_database(server.place, senders.acknowledged, senders.attempted)
         check_answers(server, rows)
     with senders:
         senders.wait_for(len(senders.acknowledged) + 20)
     server.stop()
-    check_database(server.database, senders.acknowledged, senders.attempted)
+    check_database(server.place, senders.acknowledged, senders.attempted)
     assert senders.answers.keys() == {200}
     assert senders.sources == {kind.source for kind in SENDERS}
     assert senders.broken >= rounds
 
 
 @pytest.mark.slow
-def test_kill_9_loses_nothing_acknowledged(server_factory: ServerFactory, tmp_path: Path) -> None:
-    kill_at_random_moments(server_factory, tmp_path / "killed", rounds=4)
+def test_kill_9_loses_nothing_acknowledged(
+    database: dict[str, str], server_factory: ServerFactory, tmp_path: Path
+) -> None:
+    kill_at_random_moments(server_factory, tmp_path / "killed", database, rounds=4)
 
 
 @torture
 def test_kill_9_many_times_loses_nothing_acknowledged(
-    server_factory: ServerFactory, tmp_path: Path
+    database: dict[str, str], server_factory: ServerFactory, tmp_path: Path
 ) -> None:
-    kill_at_random_moments(server_factory, tmp_path / "killed", rounds=40)
+    kill_at_random_moments(server_factory, tmp_path / "killed", database, rounds=40)

@@ -270,10 +270,10 @@ class History:
             server.kill()
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def history(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[History]:
-    urls = [""] if request.param == "sqlite" else [request.getfixturevalue("postgres_url")] * 2
-    history = History(tmp_path, urls)
+@pytest.fixture
+def history(database: dict[str, str], tmp_path: Path) -> Iterator[History]:
+    url = database.get("DATABASE_URL")
+    history = History(tmp_path, [url, url] if url else [""])
     yield history
     history.close()
 

@@ -4,15 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from ..process import RunningServer
+from ..conftest import ServerFactory
 from ..soak import Figures, growth, run
 
 STEADY = [Figures(60.0 + n, 60.0 + n / 10, 36, 8, 4.4, 10.0) for n in range(10)]
 
 
 @pytest.mark.slow
-def test_a_server_stays_as_it_was_under_mixed_load(server: RunningServer) -> None:
-    assert run(server, seconds=8, interval=1) == []
+def test_a_server_stays_as_it_was_under_mixed_load(
+    database: dict[str, str], server_factory: ServerFactory
+) -> None:
+    assert run(server_factory(**database), seconds=6, interval=0.75) == []
 
 
 def test_a_server_that_stays_as_it_was_is_not_accused() -> None:
