@@ -172,9 +172,9 @@ def _measure(
             check_contract(port, SECRET, stored, server.log)
         run_wrk(port, home / "warm", WARM_SECONDS, connections, threads)
         rows = database.settled_rows(stored) if contestant.stores else 0
-        cpu = server.cpu_seconds()
+        cpu, loop = server.cpu_seconds(), server.loop_seconds()
         load = run_wrk(port, home / "main", options.seconds, connections, threads)
-        cpu = server.cpu_seconds() - cpu
+        cpu, loop = server.cpu_seconds() - cpu, server.loop_seconds() - loop
         server.check_alive()
         rows = database.settled_rows(stored) - rows if contestant.stores else 0
         rss = server.peak_rss_mb()
@@ -197,6 +197,7 @@ def _measure(
         "p99_ms": load.p99_ms,
         "max_ms": load.max_ms,
         "cpu_us": cpu * 1e6 / max(1, load.answers),
+        "loop_us": loop * 1e6 / max(1, load.answers),
         "rss_mb": rss,
         "faults": faults,
     }

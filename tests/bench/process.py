@@ -94,6 +94,11 @@ class Server:
             ticks += sum(map(int, fields[11:15]))
         return ticks / TICKS
 
+    def loop_seconds(self) -> float:
+        """User and system time of the first thread alone, which runs the event loop."""
+        pid = self._process.pid
+        return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
+
     def peak_rss_mb(self) -> float:
         """The most memory that the process and its children ever had resident, in MB."""
         kilobytes = 0
