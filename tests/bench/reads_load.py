@@ -16,7 +16,8 @@ from lyftr_server.store.sqlite import connection, schema, search
 from tests.bench import reads_data
 from tests.bench.bodies import write_bodies
 from tests.bench.load import run_wrk
-from tests.bench.reads_queries import QUERIES, Client, figures
+from tests.bench.reads_data import RARE_WORD
+from tests.bench.reads_queries import COMMON, QUERIES, Client, figures
 from tests.bench.reads_report import Results
 from tests.process import SECRET, SERVE, RunningServer, as_body, message
 
@@ -44,6 +45,7 @@ def measure(directory: Path, results: Results, seconds: int) -> None:
             if rows == largest:
                 _ingestion(path, bodies, results)
                 _beside_a_scan(path, results, seconds)
+                _beside_dear_searches(path, rows, results, seconds)
 
 
 class _Bodies:
@@ -133,7 +135,7 @@ def _beside_a_scan(path: Path, results: Results, seconds: int) -> None:
         scanning = Client(server.port)
         stop = threading.Event()
         for state in ("idle", "beside a scan"):
-            scans = threading.Thread(target=_scan, args=(scanning, stop))
+            scans = threading.Thread(target=_search, args=(scanning, LONG_SCAN, stop))
             if state != "idle":
                 scans.start()
                 time.sleep(0.5)
@@ -153,9 +155,34 @@ def _beside_a_scan(path: Path, results: Results, seconds: int) -> None:
             stop.clear()
 
 
-def _scan(client: Client, stop: threading.Event) -> None:
+def _beside_dear_searches(path: Path, rows: int, results: Results, seconds: int) -> None:
+    """Ask for what is found at once while five others ask for what costs the most."""
+    dear = [
+        LONG_SCAN,
+        "/messages?q=e",
+        *(f"/messages?q={COMMON}&offset={rows // part}" for part in (8, 12, 16)),
+    ]
+    with _server(path) as server:
+        client, stop = Client(server.port), threading.Event()
+        others = [
+            threading.Thread(target=_search, args=(Client(server.port), search, stop))
+            for search in dear
+        ]
+        for other in others:
+            other.start()
+        until = time.monotonic() + seconds
+        times = []
+        while time.monotonic() < until:
+            times.append(client.get(f"/messages?q={RARE_WORD}")[0])
+        stop.set()
+        for other in others:
+            other.join()
+    results.waits["a cheap search beside five dear ones"] = figures(times)
+
+
+def _search(client: Client, path: str, stop: threading.Event) -> None:
     while not stop.is_set():
-        client.get(LONG_SCAN)
+        client.get(path)
 
 
 def measure_folds(directory: Path, results: Results) -> None:

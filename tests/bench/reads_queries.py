@@ -109,7 +109,13 @@ QUERIES = (
     _q("since the middle, three letters", q=COMMON, since=MIDDLE),
     _q("until the middle, three letters", q=COMMON, until=MIDDLE),
     _q("newest first, three letters", q=COMMON, order="desc"),
+    _q("busy sender since the middle, three letters", q=COMMON, since=MIDDLE, **{"from": BUSY}),
+    _q("since the middle, two letters", q="qu", since=MIDDLE),
     _q_deep("three letters, in the middle", q=COMMON),
+    _q_deep("busy sender, three letters, in the middle", q=COMMON, **{"from": BUSY}),
+    _q_deep("since the middle, three letters, in the middle", q=COMMON, since=MIDDLE),
+    _q_deep("until the middle, three letters, in the middle", q=COMMON, until=MIDDLE),
+    _q_deep("newest first, three letters, in the middle", q=COMMON, order="desc"),
     _q_deep("two letters, in the middle", q="qu"),
 )
 

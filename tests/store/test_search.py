@@ -314,7 +314,7 @@ def test_a_long_phrase_is_looked_up_by_its_ends_and_seen(tmp_path: Path) -> None
 def test_a_walk_that_meets_nothing_gives_way_to_sorting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(matching, "WALK_ROWS", 50)
+    monkeypatch.setattr(matching, "WALK_ROWS", (50, 50))
     monkeypatch.setattr(matching, "SORT_COST", 2)
     asked = 0
 

@@ -33,9 +33,10 @@ SORT_COST = 20
 SMALL = 2_000
 # No more are read into an order of their own, which is kept in memory.
 SORTED = 100_000
-# Steps of a walk, rows of a scope that are read, and blocks of hits that are read in one piece.
-WALK_ROWS = 100_000
-TEXT_ROWS = 500
+# What a piece covers at first and at most: steps of a walk, and rows of a scope that are looked at.
+WALK_ROWS = (50_000, 200_000)
+TEXT_ROWS = (250, 20_000)
+# Blocks of hits that are read in one piece.
 SORT_BLOCKS = 500
 
 
@@ -83,7 +84,8 @@ class Search:
         elif self._n <= SORTED and SORT_COST * self._n < self._rows:
             self.total = yield from self._sort()
         else:
-            yield from self._walk(self._count, self._start, inclusive=True)
+            for _ in self._walk(self._count, self._start, inclusive=True):
+                yield
 
     def _find_hits(self) -> Pieces[bool]:
         """Find all hits; tell whether none is of another scope."""
@@ -93,11 +95,12 @@ class Search:
             cost = self._hits.n if self._hits.indexed else everything
             if self.scope != Scope() and self._rows <= max(SMALL, cost // READ_COST):
                 self._hits.clear()
-                yield from self._walk(self._see, self._start, inclusive=True, size=TEXT_ROWS)
+                for _ in self._walk(self._see, self._start, inclusive=True, sizes=TEXT_ROWS):
+                    yield
                 return True
             began = time.monotonic()
             after = self._hits.find(after, rows)
-            rows = _next_size(rows, time.monotonic() - began)
+            rows = _next_size(rows, time.monotonic() - began, hits.INDEX_ROWS)
             yield
         return False
 
@@ -146,21 +149,23 @@ class Search:
         start: Position,
         *,
         inclusive: bool,
-        size: int = WALK_ROWS,
-    ) -> Pieces[None]:
+        sizes: tuple[int, int] | None = None,
+    ) -> Iterator[int]:
         """Let `look` have the scope's rows on one side of a place until it has enough.
 
-        A piece is FROM's part for rows with a seq, and its parameters.
+        A piece is FROM's part for rows with a seq, and its parameters. Yield how many it had.
         """
         table, scope = self.scope.table, self.scope
         if self._sorted:
             table, scope = self._order, scope._replace(sender=None)
         order = " DESC" if start.backward else ""
         place, left = start.key, self._rows
+        size, most = sizes or WALK_ROWS
         while True:
+            began = time.monotonic()
             where, values = scope.rest(place, start.backward, inclusive)
             rest = f"FROM {table} WHERE {where} ORDER BY instant{order}, message_id{order} LIMIT ?"
-            ends = left <= 2 * size
+            ends = left <= size * 3 // 2
             with snapshot(self._db):
                 if look(f"(SELECT seq {rest})", [*values, -1 if ends else size]) or ends:
                     return
@@ -169,9 +174,10 @@ class Search:
                 ).fetchone()
             if last is None:
                 return
-            left -= size
             place, inclusive = Key(*last), False
-            yield
+            left, walked = left - size, size
+            size = _next_size(size, time.monotonic() - began, most)
+            yield walked
 
     def page(
         self, start: Position, skip: int, n: int, *, inclusive: bool = False
@@ -201,18 +207,19 @@ class Search:
 
         sortable = not self._sorted and self._n <= SORTED
         budget = SORT_COST * self._n if sortable else self._rows
-        size = max(1, min(WALK_ROWS, budget))
-        for _ in self._walk(look, start, inclusive=inclusive, size=size):
-            budget -= size
+        first, most = WALK_ROWS
+        sizes = max(1, min(first, budget)), max(1, min(most, budget))
+        for walked in self._walk(look, start, inclusive=inclusive, sizes=sizes):
+            budget -= walked
             if sortable and budget <= 0:
                 return None
             yield
         return found
 
 
-def _next_size(rows: int, taken_seconds: float) -> int:
+def _next_size(rows: int, taken_seconds: float, most: int) -> int:
     if taken_seconds < PIECE_SECONDS / 2:
-        return min(4 * rows, hits.INDEX_ROWS)
+        return min(4 * rows, most)
     return max(1, int(rows * min(1.0, PIECE_SECONDS / taken_seconds)))
 
 
