@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lyftr_server.records import Delivery, Message, Result
 from lyftr_server.schema import Invalid, MessageQuery, TimelineQuery
 from lyftr_server.store.folding import folding_hash, folds_alike
-from lyftr_server.store.postgres import following, reads, schema, tombstones, upkeep
+from lyftr_server.store.postgres import following, reads, schema, sender_days, tombstones, upkeep
 from lyftr_server.store.postgres.hosts import urls
 from lyftr_server.store.postgres.insert import Options, Slot, insert
 from lyftr_server.store.postgres.tombstones import Pads
@@ -25,8 +25,8 @@ from .test_reads import LETTERS, MESSAGE, MOMENT, QUERY
 from .test_search import EXAMPLES
 
 TABLES = (
-    "messages, deltas, hour_counts, sender_counts, recipient_counts, minute_counts, search,"
-    " indexed, slots, events, refused, tombstones, erasures, erased"
+    "messages, deltas, hour_counts, sender_counts, sender_day_counts, recipient_counts,"
+    " minute_counts, search, indexed, slots, events, refused, tombstones, erasures, erased"
 )
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -71,7 +71,9 @@ class Database:
 
 
 @pytest.fixture
-def database(postgres_url: str) -> Iterator[Database]:
+def database(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    # A few rows take every path.
+    monkeypatch.setattr(sender_days, "BUSY", 3)
     database = Database(postgres_url)
     database.clear()
     yield database

@@ -13,6 +13,7 @@ WRONG = [
     ("UPDATE hour_counts SET n = n + 1", "hour_counts: 1 rows"),
     ("UPDATE deltas SET minutes = minutes || 5::bigint", "minute_counts: 1 rows"),
     ("DELETE FROM recipient_counts", "recipient_counts: 1 rows"),
+    ("UPDATE sender_day_counts SET n = n + 1", "sender_day_counts: 1 rows"),
     ("INSERT INTO sender_counts VALUES ('+7', 0)", "counts of nobody are kept"),
     ("DELETE FROM search WHERE seq = 1", "the search index lacks"),
     ("UPDATE search SET folded = 'x'", "a text that no message has"),

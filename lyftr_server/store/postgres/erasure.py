@@ -29,6 +29,7 @@ VACUUMED = (
     "refused",
     "deltas",
     "sender_counts",
+    "sender_day_counts",
     "recipient_counts",
     "erased",
     "erasures",

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ...records import Message
 from ...schema import MessageQuery
 from ..cursor import LAST, Key, instant
+from . import sender_days
 
 COLUMNS = "message_id, from_msisdn, to_msisdn, ts, text"
 
@@ -101,22 +102,59 @@ async def count(db: Any, scope: Scope) -> int:
             "  WHERE sender = $1::text)",
             scope.sender,
         )
-    if scope.sender is not None or scope.since >= scope.until:
-        return await _range(db, scope)
+    if scope.since >= scope.until:
+        return 0
     if scope == Scope():
         return await _sum(
             db,
             "SELECT (SELECT sum(n) FROM hour_counts),"
             " (SELECT sum(n * cardinality(hours)) FROM deltas)",
         )
-    first, last = scope.since[:13], scope.until[:13]
-    whole = await _sum(
-        db, f"SELECT sum(n) FROM {HOURS} WHERE hour > $1::text AND hour < $2::text", first, last
-    )
+    buckets = await _buckets(db, scope)
+    if buckets is None:
+        return await _range(db, scope)
+    return await _by_buckets(db, scope, buckets)
+
+
+class Buckets(NamedTuple):
+    """Counts by the first letters of the instant, and the parameters of their SQL."""
+
+    sql: str
+    name: str
+    width: int
+    values: tuple[Any, ...] = ()
+
+    def end(self, name: str) -> str:
+        """Return what is after all instants of a bucket."""
+        return name + LAST.instant
+
+
+async def _buckets(db: Any, scope: Scope) -> Buckets | None:
+    """Return the counts of a scope's rows; None where it is as well to count them one by one."""
+    if scope.sender is None:
+        return Buckets(HOURS, "hour", len("2025-01-15T10"))
+    if await sender_days.counted(db, scope.sender):
+        return Buckets(sender_days.DAYS, "day", len("2025-01-15"), (scope.sender,))
+    return None
+
+
+async def _by_buckets(db: Any, scope: Scope, buckets: Buckets) -> int:
+    """Count whole buckets by their counts, and the rows of the two that are cut."""
+    first, last = scope.since[: buckets.width], scope.until[: buckets.width]
     if first == last:
         return await _range(db, scope)
+    n = len(buckets.values)
+    whole = await _sum(
+        db,
+        f"SELECT sum(n) FROM {buckets.sql}"
+        f" WHERE {buckets.name} > ${n + 1}::text AND {buckets.name} < ${n + 2}::text",
+        *buckets.values,
+        first,
+        last,
+    )
     if scope.since:
-        whole += await _range(db, scope._replace(until=min(scope.until, first + ";")))
+        end = min(scope.until, buckets.end(first))
+        whole += await _range(db, scope._replace(until=end))
     if scope.until != LAST.instant:
         whole += await _range(db, scope._replace(since=max(scope.since, last)))
     return whole
@@ -137,21 +175,22 @@ async def seek(db: Any, scope: Scope, offset: int) -> Key | None:
     """Return the place of the scope's row number `offset` (from 0), None beyond the last."""
     if offset >= await count(db, scope):
         return None
-    where = scope.where()
-    if scope.sender is None:
+    buckets = await _buckets(db, scope)
+    if buckets is not None:
         # From here on without `since`: so many more rows come before.
         if scope.since:
-            offset += await count(db, Scope(until=scope.since))
-        row = await db.fetchrow(
-            "SELECT hour, upto - n FROM (SELECT hour, sum(n) AS n,"
-            f" sum(sum(n)) OVER (ORDER BY hour) AS upto FROM {HOURS} GROUP BY hour) AS sums"
-            " WHERE upto > $1::bigint"
-            " ORDER BY hour LIMIT 1",
+            offset += await count(db, Scope(scope.sender, until=scope.since))
+        name, before = await db.fetchrow(
+            f"SELECT {buckets.name}, upto - n FROM (SELECT {buckets.name}, sum(n) AS n,"
+            f" sum(sum(n)) OVER (ORDER BY {buckets.name}) AS upto FROM {buckets.sql}"
+            f" GROUP BY {buckets.name}) AS sums WHERE upto > ${len(buckets.values) + 1}::bigint"
+            f" ORDER BY {buckets.name} LIMIT 1",
+            *buckets.values,
             offset,
         )
-        hour, before = row
         offset -= int(before)
-        where = Scope(since=hour, until=hour + ";").where()
+        scope = Scope(scope.sender, since=name, until=buckets.end(name))
+    where = scope.where()
     row = await db.fetchrow(
         f"SELECT instant, message_id FROM messages AS m WHERE {where}"
         f" ORDER BY instant, message_id LIMIT 1 OFFSET {where.place(offset)}::bigint",

@@ -179,8 +179,18 @@ BEGIN
 END $$;
 """
 
+# 3: counts by day for busy senders (see sender_days.py).
+SENDER_DAYS = """
+CREATE TABLE sender_day_counts (
+    from_msisdn text COLLATE "C" NOT NULL, day text COLLATE "C" NOT NULL, n bigint NOT NULL,
+    PRIMARY KEY (from_msisdn, day)
+);
+ALTER TABLE sender_day_counts ALTER from_msisdn SET STATISTICS 0;
+ALTER TABLE sender_counts ADD by_day boolean NOT NULL DEFAULT false;
+"""
+
 # STEPS[n] brings version n to n + 1. A released step never changes.
-STEPS = (MESSAGES, KEEPING_LESS)
+STEPS = (MESSAGES, KEEPING_LESS, SENDER_DAYS)
 VERSION = len(STEPS)
 
 

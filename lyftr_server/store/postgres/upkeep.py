@@ -5,6 +5,7 @@ Whichever server gets the row of the work's name in `locks` does a piece of it; 
 
 from typing import Any
 
+from . import sender_days
 from .schema import SLOT_BITS
 
 FOLDED_DELTAS = 400
@@ -22,10 +23,11 @@ def _fold_sql(most: int) -> str:
     """Return one statement that takes deltas away and adds them to the counts."""
     parts = [
         f"taken AS (DELETE FROM deltas WHERE id IN (SELECT id FROM deltas ORDER BY id LIMIT {most})"
-        " RETURNING *)"
+        " RETURNING *)",
+        sender_days.FOLD,  # before a part that is called sender_counts
     ]
     parts += [
-        f"{table} AS (INSERT INTO {table} AS t SELECT name, sum(n) FROM taken"
+        f"{table} AS (INSERT INTO {table} AS t ({key}, n) SELECT name, sum(n) FROM taken"
         f" CROSS JOIN LATERAL unnest({column}) AS name GROUP BY name ORDER BY name"
         f" ON CONFLICT ({key}) DO UPDATE SET n = t.n + excluded.n)"
         for table, key, column, _ in _TABLES
@@ -40,8 +42,9 @@ async def fold(db: Any, most: int = FOLDED_DELTAS) -> bool:
             return False
         taken, least = await db.fetchrow(_fold_sql(most))
         if least < 0:  # somebody deleted rows
-            for table, *_ in _TABLES:
+            for table in (*(table for table, *_ in _TABLES), "sender_day_counts"):
                 await db.execute(f"DELETE FROM {table} WHERE n = 0")
+        await sender_days.begin(db)
     return bool(taken == most)
 
 

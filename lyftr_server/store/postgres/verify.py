@@ -27,6 +27,19 @@ SELECT count(*) FROM (
 USING (name) WHERE kept.n IS DISTINCT FROM counted.n
 """
 
+_WRONG_DAYS = """
+SELECT count(*) FROM (
+    SELECT name, sum(n) FROM (
+        SELECT (from_msisdn, day) AS name, n FROM sender_day_counts
+        UNION ALL SELECT (sender, left(hour, 10)), n
+        FROM deltas CROSS JOIN LATERAL unnest(hours, senders) AS pair (hour, sender)
+        WHERE sender IN (SELECT from_msisdn FROM sender_counts WHERE by_day)
+        UNION ALL SELECT (from_msisdn, left(instant, 10)), -1 FROM messages
+        WHERE from_msisdn IN (SELECT from_msisdn FROM sender_counts WHERE by_day)
+    ) AS every GROUP BY name HAVING sum(n) <> 0
+) AS wrong
+"""
+
 _NUMBER = f"seq & {(1 << SLOT_BITS) - 1}"
 # What each query finds breaks a promise.
 _PROMISES = (
@@ -68,6 +81,8 @@ async def _problems(db: Any, deep: bool) -> AsyncIterator[str]:
         sql = _WRONG.format(table=table, key=key, column=column, counted=counted)
         if wrong := await db.fetchval(sql):
             yield f"{table}: {wrong} rows are wrong or missing"
+    if wrong := await db.fetchval(_WRONG_DAYS):
+        yield f"sender_day_counts: {wrong} rows are wrong or missing"
     for promise, broken in _PROMISES:
         if await db.fetchval(f"SELECT EXISTS ({broken})"):
             yield promise
