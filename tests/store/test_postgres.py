@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from lyftr_server.records import Delivery, Message, Result
 from lyftr_server.schema import Invalid, MessageQuery, TimelineQuery
 from lyftr_server.store.folding import folding_hash, folds_alike
-from lyftr_server.store.postgres import following, reads, schema, sender_days, tombstones, upkeep
+from lyftr_server.store.postgres import (
+    following,
+    reads,
+    schema,
+    search,
+    sender_days,
+    tombstones,
+    upkeep,
+)
 from lyftr_server.store.postgres.hosts import urls
 from lyftr_server.store.postgres.insert import Options, Slot, insert
 from lyftr_server.store.postgres.tombstones import Pads
@@ -74,6 +82,7 @@ class Database:
 def database(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     # A few rows take every path.
     monkeypatch.setattr(sender_days, "BUSY", 3)
+    monkeypatch.setattr(search, "MANY", 2)
     database = Database(postgres_url)
     database.clear()
     yield database

@@ -69,7 +69,7 @@ async def _at_offset(db: Any, scope: Scope, query: MessageQuery, total: int) -> 
     limit = min(query.limit, total - query.offset)
     offset = total - query.offset - limit if descending else query.offset
     if query.q:
-        data = await search.at_offset(db, scope, query.q, offset, limit)
+        data = await search.at_offset(db, scope, query.q, offset, limit, total)
     else:
         place = await listing.seek(db, scope, offset) if offset else scope.first
         data = await listing.rows(db, scope, place or LAST, limit, inclusive=True)

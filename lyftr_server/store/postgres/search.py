@@ -7,6 +7,9 @@ from ..cursor import Key
 from .listing import COLUMNS, Scope, Where, as_messages
 from .schema import SLOT_BITS
 
+# Of more matches than this a page walks along the listing: to sort them all would take seconds.
+MANY = 20_000
+
 
 def pattern(q: str) -> str:
     """Return the LIKE pattern of all folded texts that contain q."""
@@ -30,21 +33,45 @@ def _matching(where: Where, q: str) -> str:
     )"""
 
 
+async def _many(db: Any, q: str) -> bool:
+    """Tell whether so many texts match that to look at messages one by one finds some soon."""
+    where = Where()
+    matching = _matching(where, q)
+    found = await db.fetchval(
+        f"SELECT count(*) FROM (SELECT FROM {matching} AS every LIMIT {MANY}) AS found",
+        *where.values,
+    )
+    return bool(found == MANY)
+
+
+async def _filtered(db: Any, where: Where, q: str, matches: int | None = None) -> str:
+    """Return the condition that a text contains q: by the index, or by the text itself.
+
+    `matches`: how many do, where that is known.
+    """
+    if matches >= MANY if matches is not None else await _many(db, q):
+        return f"coalesce(m.folded, m.text) LIKE {where.place(pattern(q))}::text"
+    return f"seq IN {_matching(where, q)}"
+
+
 async def count(db: Any, scope: Scope, q: str) -> int:
     """Return how many rows of the scope match."""
     where = scope.where()
-    matching = _matching(where, q)
-    return int(
-        await db.fetchval(
-            f"SELECT count(*) FROM messages AS m WHERE {where} AND seq IN {matching}",
-            *where.values,
-        )
-    )
+    if scope == Scope():
+        # What has no message is not in the index.
+        sql = f"SELECT count(*) FROM {_matching(where, q)} AS every"
+    else:
+        filtered = await _filtered(db, where, q)
+        sql = f"SELECT count(*) FROM messages AS m WHERE {where} AND {filtered}"
+    return int(await db.fetchval(sql, *where.values))
 
 
-async def at_offset(db: Any, scope: Scope, q: str, offset: int, limit: int) -> list[Message]:
-    """Return the matches from number `offset` on, in the listing's order."""
-    return await _rows(db, scope.where(), q, limit, offset=offset)
+async def at_offset(
+    db: Any, scope: Scope, q: str, offset: int, limit: int, total: int
+) -> list[Message]:
+    """Return some of the scope's `total` matches, from number `offset` on, in its order."""
+    matches = total if scope == Scope() else None
+    return await _rows(db, scope.where(), q, limit, offset=offset, matches=matches)
 
 
 async def rows(
@@ -62,12 +89,19 @@ async def rows(
 
 
 async def _rows(
-    db: Any, where: Where, q: str, limit: int, *, offset: int = 0, backward: bool = False
+    db: Any,
+    where: Where,
+    q: str,
+    limit: int,
+    *,
+    offset: int = 0,
+    backward: bool = False,
+    matches: int | None = None,
 ) -> list[Message]:
-    matching = _matching(where, q)
+    filtered = await _filtered(db, where, q, matches)
     order = " DESC" if backward else ""
     found = await db.fetch(
-        f"SELECT {COLUMNS} FROM messages AS m WHERE {where} AND seq IN {matching}"
+        f"SELECT {COLUMNS} FROM messages AS m WHERE {where} AND {filtered}"
         f" ORDER BY instant{order}, message_id{order}"
         f" LIMIT {where.place(limit)}::bigint OFFSET {where.place(offset)}::bigint",
         *where.values,
