@@ -33,7 +33,7 @@ class Node(PostgresServer):
 
     def copy(self, primary: "Node") -> None:
         """Become a new standby of the primary."""
-        self.stop(signal.SIGKILL)
+        self.stop(signal.SIGQUIT)
         shutil.rmtree(self.data, ignore_errors=True)
         self.run("pg_basebackup", "-D", self.data, "-d", self._to(primary), "-R",
                  "--checkpoint=fast", "--no-sync")  # fmt: skip
@@ -88,6 +88,8 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         for node in self.nodes:
+            # At once: none waits until the others have all that it wrote.
+            node.stop(signal.SIGQUIT)
             node.__exit__()
 
     @property

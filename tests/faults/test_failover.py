@@ -119,6 +119,7 @@ def test_ten_killed_primaries_lose_nothing(pair: Pair, cluster: Cluster) -> None
 
 def test_a_frozen_primary_loses_nothing(pair: Pair, cluster: Cluster) -> None:
     former = pair.fail_over(signal.SIGSTOP)
+    pair.come_late(former)
     former.signal(signal.SIGCONT)
     # Whoever is still connected to it must not believe it.
     pair.check()

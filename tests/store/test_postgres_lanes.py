@@ -40,6 +40,17 @@ async def test_a_commit_waits_for_the_disk_whatever_the_database_says(
         lane.close()
 
 
+async def test_what_a_commit_rests_on_is_set_for_its_session(postgres_url: str) -> None:
+    """A reload of the configuration, which may change defaults, takes nothing away."""
+    lane = Lane(Hosts(postgres_url), commits=True)
+    try:
+        names = "'synchronous_commit', 'client_min_messages'"
+        sql = f"SELECT source FROM pg_settings WHERE name IN ({names})"
+        assert {*await lane.run(lambda db: db.fetch(sql), 10)} == {("session",)}
+    finally:
+        lane.close()
+
+
 async def test_another_warning_is_no_failure(postgres_url: str) -> None:
     lane = Lane(Hosts(postgres_url), commits=True)
     try:

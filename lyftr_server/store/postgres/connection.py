@@ -138,8 +138,10 @@ class Lane:
                 "synchronous_commit is %s for this role or database: using on", synchronous
             )
             synchronous = "on"
-        # Set for the session, even to what it is: no reload takes it away.
-        await db.execute(f"SET synchronous_commit = {synchronous}")
+        # Set for the session, even to what they are: no reload and no pooler takes them away.
+        await db.execute(
+            f"SET synchronous_commit = {synchronous}; SET client_min_messages = warning"
+        )
         self.slot = await _take_slot(db)
         db.add_log_listener(self._on_log)
 
