@@ -474,6 +474,20 @@ def test_the_listing_never_walks_the_table(tmp_path: Path) -> None:
     assert max(steps.values()) < 8000, steps
 
 
+@pytest.mark.parametrize("sender", [None, "+1"])
+def test_since_near_the_start_of_a_full_hour_is_counted_from_there(
+    tmp_path: Path, sender: str | None
+) -> None:
+    rows = [message(f"m{n}", ts=f"2025-01-15T10:{n % 60:02}:00Z") for n in range(3000)]
+    with database(tmp_path / "app.db") as db:
+        insert(db, rows)
+        for minute, total in ((0, 3000), (2, 2900), (29, 1550), (30, 1500), (58, 100)):
+            query = MessageQuery(limit=1, since=f"2025-01-15T10:{minute:02}:00Z", sender=sender)
+            assert reads.page(db, query, go_on).total == total
+            if minute in (2, 58) and sender is None:
+                assert steps_of(db, partial(reads.page, db, query, go_on)) < 3000
+
+
 def steps_of(db: sqlite3.Connection, work: Callable[[], object]) -> int:
     """Return how many of SQLite's virtual machine instructions `work` takes, to the hundred."""
     taken = 0

@@ -88,11 +88,17 @@ def _from(db: sqlite3.Connection, scope: Scope) -> int:
     since, hour, day = scope.since, scope.since[:13], scope.since[:10]
     if scope.sender is None:
         later = _sum(db, "days WHERE day > ?", day)
+        if since[13:] < ":30":  # the shorter way
+            later += _sum(db, "hours WHERE hour >= ? AND hour < ?", hour, _end_of_day(day))
+            return later - _range(db, scope, hour, since)
         later += _sum(db, "hours WHERE hour > ? AND hour < ?", hour, _end_of_day(day))
         return later + _range(db, scope, since, _end_of_hour(hour))
     if not _by_day(db, scope.sender):
         return _range(db, scope, since, LAST.instant)
-    later = _sum(db, "sender_days WHERE from_msisdn = ? AND day > ?", scope.sender, day)
+    days = "sender_days WHERE from_msisdn = ? AND day"
+    if since[10:] < "T12":
+        return _sum(db, f"{days} >= ?", scope.sender, day) - _range(db, scope, day, since)
+    later = _sum(db, f"{days} > ?", scope.sender, day)
     return later + _range(db, scope, since, _end_of_day(day))
 
 
