@@ -173,6 +173,10 @@ bench-writes: $(VENV)/.installed-test ## What a stored message costs the writing
 bench-postgres: $(VENV)/.installed-test ## What PostgreSQL costs, beside SQLite
 	$(BIN)/python -m tests.bench.postgres $(ARGS)
 
+.PHONY: bench-beside
+bench-beside: $(VENV)/.installed-test ## What floods of refused bodies, retention and tombstones cost deliveries
+	$(BIN)/python -m tests.bench.beside $(ARGS)
+
 .PHONY: bench-streams
 bench-streams: $(VENV)/.installed-test ## What a hundred readers of the stream cost deliveries
 	$(BIN)/python -m tests.bench.streams $(ARGS)
