@@ -19,12 +19,16 @@ logger = logging.getLogger(__name__)
 
 # Messages and events in one transaction, unless a single delivery has more.
 MAX_BATCH = 256
-# Refused bodies in one transaction, so that a flood of them costs good deliveries little.
-MAX_REFUSALS = 4
+# A flood of refused bodies may cost deliveries a tenth of their rate: so many in a transaction,
+# and while deliveries come none for a multiple of the time it took. Of the queue a part only.
+MAX_REFUSALS = 8
+REFUSALS_REST = 19
+LONGEST_REST_SECONDS = 0.25
+DELIVERIES_COME_SECONDS = 1.0
+REFUSALS_PART = 4
 # Upkeep begins when nobody came for so long. Whoever comes meanwhile waits for one piece of it.
 IDLE_SECONDS = 0.05
-# So often it is looked whether something has come up.
-UPKEEP_LOOK_SECONDS = 5.0
+UPKEEP_LOOK_SECONDS = 5.0  # so often it is looked whether something has come up
 
 Item = Delivery | Refusal
 
@@ -84,6 +88,8 @@ class Commits:
         self.limit = queue_limit
         self._max_batch = max_batch
         self._health = Health(metrics, on_fatal)
+        self._refusals_after = 0.0  # until then those that wait are left alone
+        self._delivered_at = float("-inf")
         self._loop = asyncio.get_running_loop()
         self._deliveries: deque[_Waiting] = deque()
         self._refusals: deque[_Waiting] = deque()
@@ -106,6 +112,8 @@ class Commits:
         if self._closing or self._health.lost:
             raise StoreError("the store is closing")
         if isinstance(item, Refusal):
+            if len(self._refusals) * REFUSALS_PART >= self.limit:
+                raise QueueFull
             queue, size = self._refusals, 1
         else:
             queue, size = self._deliveries, len(item.messages) + len(item.events)
@@ -171,18 +179,25 @@ class Commits:
         """Wait for work; when none comes, do what can wait."""
         self._wake.clear()
         patience = IDLE_SECONDS if self._may_keep_up else UPKEEP_LOOK_SECONDS
+        if self._refusals:
+            patience = min(patience, max(0.0, self._refusals_after - time.monotonic()))
         try:
             async with asyncio.timeout(patience):
                 await self._wake.wait()
         except TimeoutError:
-            while self._may_keep_up and not self._wake.is_set():
+            while self._may_keep_up and not self._wake.is_set() and not self._waits:
                 await self._upkeep()
 
     # -- commits
 
     @property
     def _waits(self) -> bool:
-        return bool(self._deliveries or self._refusals)
+        return bool(self._deliveries or self._ready_refusals)
+
+    @property
+    def _ready_refusals(self) -> int:
+        rested = time.monotonic() >= self._refusals_after or self._closing
+        return min(len(self._refusals), MAX_REFUSALS) if rested else 0
 
     async def _commit_all(self, *, first: bool) -> None:
         """Commit batch after batch while messages wait, until something else is due.
@@ -208,8 +223,7 @@ class Commits:
         while queue and (not batch or size + queue[0].size <= self._max_batch):
             batch.append(queue.popleft())
             size += batch[-1].size
-        refusals = min(len(self._refusals), MAX_REFUSALS)
-        return batch + [self._refusals.popleft() for _ in range(refusals)]
+        return batch + [self._refusals.popleft() for _ in range(self._ready_refusals)]
 
     def _start_commit(self, batch: list[_Waiting]) -> "asyncio.Task[Sequence[Result]] | None":
         if not batch:
@@ -222,10 +236,19 @@ class Commits:
         self._health.require()
         start = time.perf_counter()
         results = await self._engine.commit([waiting.item for waiting in batch])
-        self._metrics.commit_seconds.observe(time.perf_counter() - start)
+        self._metrics.commit_seconds.observe(took := time.perf_counter() - start)
+        self._rest(batch, took)
         self._metrics.batch_size.observe(sum(waiting.size for waiting in batch))
         self._health.succeeded()
         return results
+
+    def _rest(self, batch: list[_Waiting], took: float) -> None:
+        now = time.monotonic()
+        if isinstance(batch[0].item, Delivery):
+            self._delivered_at = now
+        come = now - self._delivered_at < DELIVERIES_COME_SECONDS
+        if come and isinstance(batch[-1].item, Refusal):
+            self._refusals_after = now + min(REFUSALS_REST * took, LONGEST_REST_SECONDS)
 
     # -- the probe and upkeep
 
@@ -262,8 +285,6 @@ class Commits:
         else:
             self._health.upkeep_succeeded()
 
-    # -- answers
-
     def _resolve(self, batch: list[_Waiting], outcome: Sequence[Result] | StoreError) -> None:
         self.depth -= sum(waiting.size for waiting in batch)
         if isinstance(outcome, StoreError):
@@ -273,6 +294,5 @@ class Commits:
                     waiting.future.exception()
             return
         for waiting, result in zip(batch, outcome, strict=True):
-            # One that is done was cancelled with its request; it is stored all the same.
-            if not waiting.future.done():
+            if not waiting.future.done():  # else its request was cancelled; it is stored
                 waiting.future.set_result(result)

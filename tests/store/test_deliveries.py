@@ -3,15 +3,18 @@
 import asyncio
 import json
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lyftr_server.metrics import StoreMetrics
 from lyftr_server.records import Delivery, Event, Message, Refusal, Result
 from lyftr_server.schema import EventQuery, Invalid, MessageQuery, RefusedQuery
-from lyftr_server.store import MessageStore, StoreError
+from lyftr_server.store import MessageStore, QueueFull, StoreError
+from lyftr_server.store.commits import Commits, Item
 from lyftr_server.store.limits import Limits
 
 from ..conftest import ErrorLog, StoreFactory
@@ -218,6 +221,52 @@ async def test_a_flood_of_refusals_leaves_deliveries_their_place(store: MessageS
     assert await put(store, native(make("m1"))) == [CREATED]
     assert not all(each.done() for each in flood)
     await asyncio.gather(*flood)
+
+
+class Slow:
+    """An engine whose every commit takes a while; `batches` has what was in them."""
+
+    commits_in_flight = 1
+    upkeep_waits = upkeep_due = False
+
+    def __init__(self) -> None:
+        self.batches: list[Sequence[Item]] = []
+
+    async def commit(self, batch: Sequence[Item]) -> Sequence[Result]:
+        self.batches.append(batch)
+        await asyncio.sleep(0.002)
+        return [Result.CREATED] * len(batch)
+
+    def commit_began(self) -> None: ...
+
+    async def probe(self) -> None: ...
+
+    async def upkeep(self) -> None: ...
+
+
+@pytest.mark.one_engine
+async def test_refusals_take_a_small_part_of_the_time_while_deliveries_come() -> None:
+    engine, one_message = Slow(), native(make())
+    commits = Commits(engine, StoreMetrics(), queue_limit=1000)
+    await commits.put(one_message)
+    waiting = [commits.put(refusal(n)) for n in range(250)]
+    with pytest.raises(QueueFull):
+        commits.put(refusal())
+    for _ in range(200):
+        await commits.put(one_message)  # and the queue is not theirs alone
+    mixed = sum(any(isinstance(item, Refusal) for item in batch) for batch in engine.batches)
+    assert 2 <= mixed <= len(engine.batches) / 8
+    # Whoever ends waits for none of that.
+    await commits.close()
+    assert all(each.done() for each in waiting)
+
+
+@pytest.mark.one_engine
+async def test_refusals_wait_for_nothing_where_no_deliveries_come() -> None:
+    commits = Commits(Slow(), StoreMetrics(), queue_limit=1000)
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(commits.put(refusal(n)) for n in range(250)))
+    await commits.close()
 
 
 async def test_refused_bodies_are_paged_the_newest_first(store: MessageStore) -> None:
