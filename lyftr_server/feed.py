@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .records import Message
 from .schema import MessageQuery
@@ -34,20 +34,26 @@ class Behind(Exception):
 class FeedRow:
     """A message and the place behind it; many readers share it. Without a message, other news."""
 
-    __slots__ = ("_event", "message", "place")
+    __slots__ = ("_event", "erased", "message", "place")
 
-    def __init__(self, place: str, message: Message | None, event: bytes = b"") -> None:
+    def __init__(self, place: str, message: Message | None, erased: str | None = None) -> None:
         self.place = place
         self.message = message
-        self._event = event
+        self.erased = erased  # the id of a message that is gone
+        self._event = b""
 
     @property
     def event(self) -> bytes:
-        """The message as a server-sent event, made for the first who asks."""
+        """The message, or that it is gone, as a server-sent event, made for the first who asks."""
         if not self._event and self.message is not None:
-            data = json.dumps(self.message.as_json(), ensure_ascii=False)
-            self._event = f"event: message\nid: {self.place}\ndata: {data}\n\n".encode()
+            self._event = self._as_event("message", self.message.as_json())
+        elif not self._event and self.erased is not None:
+            self._event = self._as_event("erased", {"message_id": self.erased})
         return self._event
+
+    def _as_event(self, name: str, content: dict[str, Any]) -> bytes:
+        data = json.dumps(content, ensure_ascii=False)
+        return f"event: {name}\nid: {self.place}\ndata: {data}\n\n".encode()
 
 
 class Shown(NamedTuple):
@@ -94,7 +100,7 @@ class Feed:
         self._gone |= gone
         kept = (_without(row, gone) for row in self._rows)
         self._rows = deque(kept, maxlen=KEPT_ROWS)
-        self._rows.extend(_erased(self._place, message_id) for message_id in ids)
+        self._rows.extend(FeedRow(self._place, None, message_id) for message_id in ids)
         self._next += len(ids)
         self._announce()
 
@@ -139,12 +145,18 @@ class Feed:
         self, query: MessageQuery, after: str, fits: Callable[[Message], bool]
     ) -> AsyncGenerator[tuple[Shown, int], None]:
         """Yield what the store has, until the feed's own rows go on from there: from a number."""
+        heard = self._next
         while not self._ended:
             await self._catch_up()
             number, place = self._next, self._place
+            # What has gone since the last read; the reader is still where that was.
+            news = self._since(max(heard, self._next - len(self._rows)))
+            gone = [each.erased for each in news if each.erased is not None]
+            heard = number
+            rows = [FeedRow(after, None, message_id) for message_id in gone]
             messages, places = await self._store.follow(query, after, READ_ROWS)
-            rows = list(map(FeedRow, places, messages))
-            if len(rows) == READ_ROWS:
+            rows += map(FeedRow, places, messages)
+            if len(messages) == READ_ROWS:
                 after = places[-1]
                 yield Shown(rows), number
                 continue
@@ -239,11 +251,6 @@ def _without(row: FeedRow, gone: Collection[str]) -> FeedRow:
     if row.message is None or row.message.message_id not in gone:
         return row
     return FeedRow(row.place, None)
-
-
-def _erased(place: str, message_id: str) -> FeedRow:
-    data = json.dumps({"message_id": message_id}, ensure_ascii=False)
-    return FeedRow(place, None, f"event: erased\nid: {place}\ndata: {data}\n\n".encode())
 
 
 def _shown(row: FeedRow, fits: Callable[[Message], bool]) -> bool:

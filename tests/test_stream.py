@@ -16,6 +16,7 @@ import pytest
 
 from lyftr_server import feed
 from lyftr_server.app import Application
+from lyftr_server.commands.following import BEGINNING
 from lyftr_server.handlers.messages import WAITING_READS
 from lyftr_server.records import Delivery, Message
 from lyftr_server.schema import MessageQuery
@@ -311,6 +312,26 @@ async def test_what_is_erased_while_it_is_read_is_not_shown(
     shown = [block for block in events.split(b"\n\n") if block.startswith(b"event: message")]
     assert [b'"m1"' in block for block in shown] == [False]
     assert b"event: erased" in events
+    await batches.aclose()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_reader_that_catches_up_hears_what_has_gone_meanwhile(
+    store: MessageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed, "READ_ROWS", 2)
+    await asyncio.gather(*(store.insert(stored(n)) for n in range(1, 6)))
+    live = feed.Feed(store)
+    batches = live.follow(MessageQuery(), BEGINNING)
+    first = await anext(batches)
+    live.erased(["m1"])
+    second = await anext(batches)
+    assert [row.message and row.message.message_id for row in second.rows] == [None, "m3", "m4"]
+    assert b"event: erased" in second.rows[0].event
+    # It is not led past what it has not had yet.
+    assert second.rows[0].place == first.rows[-1].place
+    third = await anext(batches)
+    assert [row.message and row.message.message_id for row in third.rows] == ["m5"]
     await batches.aclose()
 
 

@@ -58,11 +58,18 @@ def _split(option: str, url: str, example: str) -> SplitResult:
     return parts
 
 
+def retry_after(answer: HTTPResponse, most: float) -> float:
+    """Return how long the server asks to be left alone, in seconds; 0 when it does not say."""
+    value = answer.getheader("Retry-After", "")
+    plain = value.isascii() and value.isdigit() and len(value) < 9
+    return min(float(value), most) if plain else 0.0
+
+
 def reason(answer: HTTPResponse, content: bytes) -> str:
     """Return the server's own words for what is wrong, or else HTTP's."""
     try:
         detail = json.loads(content)["detail"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return answer.reason
     try:
         # ["body", "from"]: the field is what the person looks for.

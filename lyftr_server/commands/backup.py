@@ -57,11 +57,7 @@ def run(options: argparse.Namespace) -> int:
             ) as temporary,
             DatabaseFile(database) as source,
         ):
-            messages = source.run(
-                copy,
-                temporary,
-                lambda done, total: progress.update(done, done / total if total else None),
-            )
+            messages = source.run(copy, temporary, progress.part)
             progress.step("checking the copy")
             check_copy(temporary, messages, progress.tick)
     except (ConfigError, CommandError, Unopenable) as error:

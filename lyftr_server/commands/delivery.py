@@ -11,7 +11,7 @@ from http.client import HTTPException
 from typing import NamedTuple
 from zlib import crc32
 
-from .address import Address, reason, words
+from .address import Address, reason, retry_after, words
 from .progress import Progress
 
 TIMEOUT_SECONDS = 30.0
@@ -256,12 +256,11 @@ class _Courier:
         except (OSError, HTTPException) as error:
             self._connection.close()
             raise Dropped(words(error)) from error
-        retry_after = answer.getheader("Retry-After", "")
         return Answer(
             answer.status,
             answer.getheader("X-Result"),
             reason(answer, content),
-            min(int(retry_after), LONGEST_RETRY_AFTER_SECONDS) if retry_after.isdecimal() else 0,
+            retry_after(answer, LONGEST_RETRY_AFTER_SECONDS),
         )
 
     def _connect(self) -> None:

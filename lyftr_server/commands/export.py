@@ -91,7 +91,7 @@ def _export(database: Path | str, query: MessageQuery, file: BinaryIO, progress:
             for chunk in source.rows(query):
                 file.write("".join(row.as_line() for row in chunk).encode())
                 done += len(chunk)
-                progress.update(done, done / total if total else None)
+                progress.part(done, total or 0)
         file.flush()
     finally:
         progress.clear()

@@ -14,7 +14,7 @@ from typing import Any
 from zlib import crc32
 
 from ..signature import sign_standard
-from .address import Address, words
+from .address import Address, retry_after, words
 
 TIMEOUT_SECONDS = 30.0
 FIRST_WAIT_SECONDS = 0.5
@@ -159,10 +159,8 @@ class Hands:
         except (OSError, HTTPException) as error:
             connection.close()
             return 0, words(error), 0.0
-        after = answer.getheader("Retry-After", "")
-        seconds = float(after) if after.isascii() and after.isdigit() and len(after) < 9 else 0.0
         said = f"{answer.status} {answer.reason}".strip()
-        return answer.status, said, min(seconds, LONGEST_RETRY_AFTER_SECONDS)
+        return answer.status, said, retry_after(answer, LONGEST_RETRY_AFTER_SECONDS)
 
 
 def id_of(message_id: str) -> str:

@@ -39,6 +39,10 @@ class Progress:
         self._step = ""
         self._width = 0
 
+    def part(self, done: int, total: int) -> None:
+        """Say how much of how much is done; a total of 0: nobody knows."""
+        self.update(done, done / total if total else None)
+
     def update(self, done: float, share: float | None = None) -> None:
         """Say how much is done, and which share of all that is (0 to 1), when that is known."""
         now = time.monotonic()

@@ -76,11 +76,7 @@ def _restore(
     kept = None
     # The new file is whole, checked, synced and owned before the old one moves.
     with replacing(database, database=None) as temporary, DatabaseFile(source_path) as source:
-        messages = source.run(
-            copy,
-            temporary,
-            lambda done, total: progress.update(done, done / total if total else None),
-        )
+        messages = source.run(copy, temporary, progress.part)
         progress.step("checking the copy")
         check_copy(temporary, messages, progress.tick)
         _own(temporary, owner)
