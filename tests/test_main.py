@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,8 @@ def test_an_interrupt_is_130(tmp_path: Path) -> None:
         [sys.executable, *LYFTR, "sign", "secret"],
         cwd=tmp_path,
         env=environment(),
+        # A shell that runs the tests behind its back ignores it for all of them.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
