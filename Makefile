@@ -124,6 +124,9 @@ lint: $(VENV)/.installed-test ## Style, types, Dockerfile, compose file, shell s
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/zizmor --offline --quiet .github
+	@if ! command -v actionlint >/dev/null; then \
+		echo "lint: actionlint is not here; the workflows are held by their schema and zizmor alone" >&2; \
+	else set -x; actionlint; fi
 	@if ! command -v promtool >/dev/null; then \
 		echo "lint: promtool (Debian: prometheus) is not here; config/*.yml stay unchecked" >&2; \
 	else \
