@@ -169,8 +169,8 @@ map: $(VENV)/.created ## Draw the map in CONTRIBUTING.md anew, from the imports
 	$(BIN)/python -m tests.house_map
 
 .PHONY: dist
-dist: $(VENV)/.created ## Build sdist and wheel of HEAD into dist/, and check them
-	$(PIP) install build twine
+dist: $(VENV)/.created ## Build sdist and wheel of HEAD into dist/, check them, and start the wheel as uvx does
+	$(PIP) install build twine uv
 	$(BIN)/python .ci/dist
 
 .PHONY: bench-writes
