@@ -163,6 +163,16 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def own_postgres() -> Iterator[PostgresServer]:
+    """Another one, that may be stopped and frozen; whoever does mends it."""
+    programs = find_programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+    with PostgresServer(programs) as server:
+        yield server
+
+
 @pytest.fixture
 def postgres_url(postgres: PostgresServer) -> Iterator[str]:
     """A migrated database of the test's own."""

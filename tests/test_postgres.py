@@ -19,7 +19,7 @@ from lyftr_server.signature import sign
 
 from .conftest import ServerFactory
 from .faults.clients import Senders
-from .postgres import PostgresServer, find_programs, query
+from .postgres import PostgresServer, query
 from .process import SECRET, Answer, RunningServer, as_body, ask, environment, free_port, message
 
 
@@ -61,16 +61,6 @@ def test_what_was_acknowledged_survives_a_kill(
     server.kill()
     again = server_factory(DATABASE_URL=postgres_url)
     assert again.get("/messages").json()["total"] == 1
-
-
-@pytest.fixture(scope="module")
-def own_postgres() -> Iterator[PostgresServer]:
-    """A PostgreSQL server that may be stopped and frozen; whoever does mends it."""
-    programs = find_programs()
-    if programs is None:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
-    with PostgresServer(programs) as postgres:
-        yield postgres
 
 
 @pytest.fixture
