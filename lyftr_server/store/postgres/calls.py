@@ -48,6 +48,8 @@ def words(error: BaseException) -> str:
         return str(error.args[0]) if error.args else str(error.sqlstate)
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return "a standby, it takes no writes"
+    if isinstance(error, asyncpg.InternalClientError):
+        return "the connection broke"  # its own words are of its states
     if isinstance(error, TimeoutError):
         return str(error) or "no answer in time"
     if isinstance(error, OSError):
