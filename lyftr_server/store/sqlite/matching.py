@@ -37,7 +37,7 @@ SORTED = 100_000
 WALK_ROWS = (50_000, 200_000)
 TEXT_ROWS = (250, 20_000)
 # Blocks of hits that are read in one piece.
-SORT_BLOCKS = 500
+SORT_BLOCKS = 250
 
 
 @contextmanager
