@@ -167,6 +167,15 @@ MUTANTS = (
         (PG_TABLES, "WHERE until > extract(epoch FROM clock_timestamp())", "WHERE false"),
     ),
     mutant(
+        "believe a filter that is behind",
+        KEEPING,
+        (
+            "lyftr_server/store/postgres/insert.py",
+            "WHERE NOT suspect AND (SELECT version FROM buried) = $16::bigint",
+            "WHERE NOT suspect AND $16::bigint IS NOT NULL",
+        ),
+    ),
+    mutant(
         "leave in the index what goes while it is indexed",
         KEEPING,
         (PG_TABLES, "        PERFORM FROM locks WHERE name = 'search' FOR UPDATE;\n", ""),
@@ -179,7 +188,7 @@ MUTANTS = (
     mutant(
         "bury nothing on PostgreSQL",
         "tests/store/test_retention.py",
-        (STONES, " FROM old ORDER BY 1\n", " FROM old WHERE false\n"),
+        (STONES, "$5::bigint FROM old ORDER BY 1\n", "$5::bigint FROM old WHERE false\n"),
     ),
     mutant(
         "parse before the proof",

@@ -79,12 +79,12 @@ class PostgresKeeper:
         return self._database.insert(list(messages), at_us)
 
     def expire(self, policy: Policy, now: float = NOW) -> list[int]:
-        retired = postgres_retention.Retention(policy, self._database.pads)
+        retired = postgres_retention.Retention(policy, self._database.seen.pads)
         run, db = self._database.run, self._database.db
         return list(iter(lambda: run(retired.piece(db, now)), 0))
 
     def backlog(self, policy: Policy) -> int:
-        retired = postgres_retention.Retention(policy, self._database.pads)
+        retired = postgres_retention.Retention(policy, self._database.seen.pads)
         return int(self._database.run(retired.backlog(self._database.db, NOW)))
 
     def ids(self) -> set[str]:

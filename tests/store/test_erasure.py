@@ -51,21 +51,21 @@ def traces(path: Path) -> dict[str, list[bytes]]:
 
 
 async def rows_with_traces(store: PostgresStore) -> dict[str, Any]:
-    """Return what is found in the rows that are there, in dead ones, and in the samples of both."""
+    """Return what is found in rows and in samples of them, and which tables have dead ones."""
 
     async def look(db: Any) -> dict[str, Any]:
         found = {}
         tables = await db.fetch(
-            "SELECT relname, n_dead_tup FROM pg_stat_user_tables WHERE relname <> 'slots'"
+            "SELECT relname, vacuum_count FROM pg_stat_user_tables WHERE relname <> 'slots'"
         )
-        for name, dead in tables:
+        for name, vacuumed in tables:
             column = "convert_from(body, 'LATIN1')" if name == "refused" else "t::text"
             for trace in TRACES:
                 sql = f"SELECT count(*) FROM {name} AS t WHERE {column} LIKE '%' || $1 || '%'"
                 if n := await db.fetchval(sql, trace.decode()):
                     found[f"{name} {trace!r}"] = n
-            if dead and name in ("messages", "search", "events", "refused"):
-                found[f"{name} dead"] = dead
+            if not vacuumed and name in ("messages", "search", "events", "refused"):
+                found[f"{name} has dead rows"] = 1
         for column in ("most_common_vals", "histogram_bounds"):
             sql = f"SELECT count(*) FROM pg_stats WHERE {column}::text LIKE '%4917612345678%'"
             if n := await db.fetchval(sql):

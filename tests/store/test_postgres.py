@@ -24,7 +24,7 @@ from lyftr_server.store.postgres import (
 )
 from lyftr_server.store.postgres.hosts import urls
 from lyftr_server.store.postgres.insert import Options, Slot, insert
-from lyftr_server.store.postgres.tombstones import Pads
+from lyftr_server.store.postgres.tombstones import Seen
 
 from ..postgres import PostgresServer
 from .databases import MINUTE_US, message
@@ -47,13 +47,13 @@ class Database:
         self._loop = asyncio.new_event_loop()
         self.db: Any = self.run(asyncpg.connect(url))
         self.last: dict[int, int] = {}
-        self.pads = Pads(b"", b"")
+        self.seen = Seen()
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self._loop.run_until_complete(work)
 
     def clear(self) -> None:
-        self.pads = self.run(tombstones.pads(self.db))
+        self.seen = self.run(tombstones.seen(self.db))
         self.run(self.db.execute(f"TRUNCATE {TABLES} RESTART IDENTITY"))
         self.run(self.db.execute("INSERT INTO slots SELECT n FROM generate_series(0, 2) AS n"))
         self.last = dict.fromkeys(range(3), 0)
@@ -67,7 +67,7 @@ class Database:
         by_content: bool = False,
     ) -> list[Result]:
         batch = [Delivery("native", (each,)) for each in messages]
-        options = Options(now_us=now_us, by_content=by_content, pads=self.pads)
+        options = Options(now_us=now_us, by_content=by_content, seen=self.seen)
         results, self.last[slot] = self.run(
             insert(self.db, batch, Slot(slot, self.last[slot]), options)
         )

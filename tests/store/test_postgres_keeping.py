@@ -36,20 +36,31 @@ async def until_it_waits(watching: Any, waiting: Any) -> None:
 async def test_who_waited_for_what_was_buried_is_not_let_in(postgres_url: str) -> None:
     """The delivery's snapshot is older than the tombstone: it sees neither row nor tombstone."""
     async with connected(postgres_url, 3) as (burying, delivering, watching):
-        pads = await tombstones.pads(burying)
+        seen = await tombstones.seen(burying)
+        await seen.catch_up(burying)
+        assert seen.version == 0
         for slot in range(2):
             await burying.execute("INSERT INTO slots VALUES ($1)", slot)
-        options = Options(pads=pads)
+        options = Options(seen=seen)
         batch = [native(message("m1"))]
         await insert(burying, batch, Slot(0, 0), options)
         (seq,) = await burying.fetchrow("SELECT seq FROM messages")
         async with burying.transaction():
-            assert await tombstones.bury(burying, [seq], 2 * 10**9, pads) == ["m1"]
+            assert await tombstones.bury(burying, [seq], 2 * 10**9, seen.pads) == ["m1"]
             late = asyncio.create_task(insert(delivering, batch, Slot(1, 0), options))
             await until_it_waits(watching, delivering)
         with pytest.raises(asyncpg.SerializationError, match="buried meanwhile"):
             await late  # a lane does it again at once
-        assert (await insert(delivering, batch, Slot(1, 0), options))[0] == [Result.DUPLICATE]
+        # The filter is behind, then it knows.
+        for version in (0, 1):
+            assert seen.version == version
+            again, _ = await insert(delivering, batch, Slot(1, 0), options)
+            assert again == [Result.DUPLICATE]
+            await seen.catch_up(watching)
+            assert seen.suspects(["m1", "m2"]) == [True, False]
+        other = [native(message("m2"))]
+        assert (await insert(delivering, other, Slot(1, 5), options))[0] == [Result.CREATED]
+        await watching.execute("DELETE FROM messages")
         assert await watching.fetchval("SELECT count(*) FROM messages") == 0
 
 

@@ -16,17 +16,18 @@ from ..limits import Limits
 from ..repeats import conflict, same
 from .calls import again
 from .schema import SLOT_BITS, folded
-from .tombstones import Pads, pads_of
+from .tombstones import Seen
 
-# An id that is buried is left out. Where others were buried meanwhile (`buried` has another version
-# than in this statement's snapshot), let_in() looks again, and all is tried again.
+# An id that is buried is left out; it is looked for unless this server's filter rules it out. Where
+# others were buried meanwhile (`buried` has another version than in this statement's snapshot),
+# let_in() looks again, and all is tried again.
 # The time of storing, in microseconds; $3 takes its place in tests.
 _NOW = "coalesce($3::bigint, (extract(epoch FROM statement_timestamp()) * 1000000)::bigint)"
 INSERT = f"""
 WITH given AS (
     SELECT * FROM unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[],
-        $10::text[], $11::text[], $12::text[], $13::bigint[]) AS given
-        (message_id, from_msisdn, to_msisdn, ts, text, instant, folded, source, payload, n)
+        $10::text[], $11::text[], $12::text[], $13::bigint[], $17::boolean[]) AS given
+        (message_id, from_msisdn, to_msisdn, ts, text, instant, folded, source, payload, n, suspect)
 ), now AS MATERIALIZED (SELECT {_NOW} AS us
 ), own AS (
     UPDATE slots SET last = $2::bigint + cardinality($4::text[]) WHERE slot = $1::integer
@@ -36,7 +37,8 @@ WITH given AS (
     SELECT ($1::bigint << {SLOT_BITS}) + $2::bigint + n, message_id, from_msisdn, to_msisdn, ts,
         text, instant, folded, source, payload, us
     FROM given CROSS JOIN now
-    WHERE (SELECT version FROM buried) = 0 OR coalesce((SELECT until FROM tombstones
+    WHERE NOT suspect AND (SELECT version FROM buried) = $16::bigint
+    OR coalesce((SELECT until FROM tombstones
         WHERE hash = tombstone(message_id, $14::bytea, $15::bytea)), 0) <= us / 1000000
     ORDER BY message_id COLLATE "C"
     ON CONFLICT (message_id) DO NOTHING
@@ -63,7 +65,7 @@ class Options(NamedTuple):
 
     by_content: bool = False
     refused_limits: Limits = Limits()
-    pads: Pads = pads_of(b"")  # of the database's own key
+    seen: Seen = Seen()  # of the tombstones: nothing
     now_us: int | None = None  # None: the database's clock
 
 
@@ -184,7 +186,9 @@ async def _insert_messages(db: Any, rows: Sequence[_Row], slot: Slot, options: O
         [row.source for row in rows],
         [row.payload for row in rows],
         list(range(1, len(rows) + 1)),
-        *options.pads,
+        *options.seen.pads,
+        options.seen.version,
+        options.seen.suspects(row.message.message_id for row in rows),
     )
     return set(found)
 

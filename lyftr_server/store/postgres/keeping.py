@@ -13,7 +13,7 @@ from . import erasure
 from .connection import SLOT_LOCKS, Lane
 from .erasure import Erasure
 from .retention import Retention
-from .tombstones import Pads
+from .tombstones import Seen
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +47,14 @@ class Keeping:
         self,
         lane: Lane,
         policy: Policy,
-        pads: Pads,
+        seen: Seen,
         busy: Callable[[], bool],
         heard: Callable[[Sequence[str]], None],
     ) -> None:
-        self.retention = Retention(policy, pads)
+        self.retention = Retention(policy, seen.pads)
         self._lane = lane
         self._policy = policy
-        self._pads = pads
+        self._seen = seen
         self._busy = busy
         self._tell = heard
         self._heard = -1  # it begins with what comes from now on
@@ -73,6 +73,7 @@ class Keeping:
             pause = LOOK_SECONDS
             self._woken.clear()
             try:
+                await self._lane.run(self._seen.catch_up, VACUUM_SECONDS)
                 await self._hear()
                 if orders := await self._lane.run(erasure.ordered, PIECE_SECONDS):
                     await self._erase(orders)
@@ -135,7 +136,7 @@ class Keeping:
                 await self._take(each, seqs)
 
     async def _take(self, each: Erasure, seqs: Sequence[int]) -> None:
-        await self._piece(erasure.take, each, seqs, self._policy.tombstone_days, self._pads)
+        await self._piece(erasure.take, each, seqs, self._policy.tombstone_days, self._seen.pads)
         await self._hear()
 
     async def _take_bodies(self, each: Erasure, table: str) -> None:

@@ -117,8 +117,13 @@ KEEPING_LESS = """
 DROP INDEX messages_by_created;
 CREATE INDEX messages_by_created ON messages (created_at);
 
-CREATE TABLE tombstones (hash bytea PRIMARY KEY, until bigint NOT NULL); -- seconds since 1970
+CREATE TABLE tombstones (
+    hash bytea PRIMARY KEY,
+    until bigint NOT NULL,              -- seconds since 1970
+    version bigint NOT NULL DEFAULT 1   -- what `buried` had with it
+);
 CREATE INDEX tombstones_by_until ON tombstones (until);
+CREATE INDEX tombstones_by_version ON tombstones (version);
 CREATE TABLE buried (version bigint NOT NULL) WITH (fillfactor = 50);
 INSERT INTO buried VALUES (0);
 INSERT INTO keys SELECT 'tombstone', decode(string_agg(

@@ -100,7 +100,7 @@ class PostgresStore(MessageStore):
         try:
             await self._upkeep.wait_for_database(self._wait_seconds)
             await self._upkeep.run(schema.migrate, MIGRATE_SECONDS)
-            pads = await self._upkeep.run(tombstones.pads, HEALTH_SECONDS)
+            seen = await self._upkeep.run(tombstones.seen, HEALTH_SECONDS)
             for lane in self._writing:
                 await lane.open()
             self._version = await self._health.run(_version, HEALTH_SECONDS)
@@ -111,11 +111,11 @@ class PostgresStore(MessageStore):
         except BaseException:
             await self._close()
             raise
-        self._options = self._options._replace(pads=pads)
+        self._options = self._options._replace(seen=seen)
         self._keeping = Keeping(
             self._lessening,
             self._policy,
-            pads,
+            seen,
             busy=lambda: bool(self.queue_depth),
             heard=lambda ids: self.on_erased(ids),
         )

@@ -7,13 +7,10 @@ import sqlite3
 from collections.abc import Collection, Iterable, Sequence
 
 from ...signature import keyed_hash
+from ..filter import Filter
 from .sql import json_row
 
 HASH_BYTES = 16
-# Three bits of 2**27 for each tombstone: with ten million of them, one lookup in a hundred ids that
-# nobody ever buried. 16 MiB, and only where there are tombstones.
-_BITS = 27
-_PROBES = 3
 # Rows in one statement of a look at all tombstones.
 _PIECE = 50_000
 
@@ -28,7 +25,7 @@ class Tombstones:
     def __init__(self, db: sqlite3.Connection) -> None:
         (key,) = db.execute("SELECT key FROM keys WHERE name = 'tombstone'").fetchone()
         self._key = bytes(key)
-        self._bits: bytearray | None = None
+        self._filter = Filter()
         after: bytes | None = b""
         while after is not None:
             after = self._read(db, after)
@@ -41,9 +38,9 @@ class Tombstones:
 
     def buried(self, db: sqlite3.Connection, ids: Iterable[str], now: float) -> Collection[str]:
         """Return those of `ids` that must not be stored again. `now`: seconds since 1970."""
-        if self._bits is None:
+        if not self._filter:
             return ()
-        likely = {each: name for name in ids if self._maybe(each := self._hash(name))}
+        likely = {each: name for name in ids if (each := self._hash(name)) in self._filter}
         if not likely:
             return ()
         found = db.execute(
@@ -62,12 +59,12 @@ class Tombstones:
             [(each, int(until)) for each in hashes],
         )
         for each in hashes:
-            self._add(each)
+            self._filter.add(each)
 
     @property
     def any(self) -> bool:
         """Whether there is any, as far as is known without a look."""
-        return self._bits is not None
+        return bool(self._filter)
 
     def _hash(self, message_id: str) -> bytes:
         return keyed_hash(self._key, message_id.encode())[:HASH_BYTES]
@@ -81,18 +78,8 @@ class Tombstones:
             (after, _PIECE),
         )
         for each in hashes:
-            self._add(bytes.fromhex(each))
+            self._filter.add(bytes.fromhex(each))
         return bytes.fromhex(hashes[-1]) if len(hashes) == _PIECE else None
-
-    def _add(self, hash: bytes) -> None:
-        if self._bits is None:
-            self._bits = bytearray(1 << (_BITS - 3))
-        for place in _places(hash):
-            self._bits[place >> 3] |= 1 << (place & 7)
-
-    def _maybe(self, hash: bytes) -> bool:
-        bits = self._bits
-        return bits is not None and all(bits[at >> 3] & 1 << (at & 7) for at in _places(hash))
 
 
 def forget(db: sqlite3.Connection, most: int, now: float) -> int:
@@ -102,8 +89,3 @@ def forget(db: sqlite3.Connection, most: int, now: float) -> int:
         " (SELECT hash FROM tombstones WHERE until <= ? ORDER BY until LIMIT ?)",
         (now, most),
     ).rowcount
-
-
-def _places(hash: bytes) -> Iterable[int]:
-    whole = int.from_bytes(hash, "big")
-    return [whole >> _BITS * n & (1 << _BITS) - 1 for n in range(_PROBES)]
