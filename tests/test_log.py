@@ -259,7 +259,7 @@ def test_a_reader_that_stalls_delays_nobody_and_loses_no_line(pipe: Pipe) -> Non
         for n in range(3000):  # more than a pipe holds
             output.write(f"{n:0100}")
         await asyncio.sleep(0)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 20  # whom it delayed would wait for ever
         found = b""
         async with asyncio.timeout(10):
             while found.count(b"\n") < 3000:
@@ -374,7 +374,7 @@ def test_closing_waits_for_a_reader_but_not_for_ever(pipe: Pipe) -> None:
         output.write(f"{n:0100}")
     started = time.monotonic()
     output.close(patience_seconds=0.2)
-    assert 0.2 <= time.monotonic() - started < 2
+    assert 0.2 <= time.monotonic() - started < 20
     found = bytearray()
     reader = threading.Thread(target=lambda: read_all(pipe, found))
     reader.start()
@@ -384,7 +384,7 @@ def test_closing_waits_for_a_reader_but_not_for_ever(pipe: Pipe) -> None:
 
 
 def read_all(pipe: Pipe, found: bytearray) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while found.count(b"\n") < 3000 and time.monotonic() < deadline:
         found += pipe.read()
         time.sleep(0.005)

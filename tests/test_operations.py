@@ -227,7 +227,7 @@ class Prometheus:
         result: list[dict[str, Any]] = self.api("query", query=expression)["result"]
         return result
 
-    def wait_for(self, look: Callable[[], Any], seconds: float = 20) -> Any:
+    def wait_for(self, look: Callable[[], Any], seconds: float = 60) -> Any:
         """Return what `look` finds, once it finds something."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -343,7 +343,7 @@ def test_a_lost_database_shows_in_the_metrics_without_a_message(
     server = server_factory(errors_expected=True)
     assert "lyftr_ready 1.0" in server.get("/metrics").body.decode().splitlines()
     server.database.unlink()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     lines = [""]
     while "lyftr_ready 0.0" not in lines and time.monotonic() < deadline:
         lines = server.get("/metrics").body.decode().splitlines()
@@ -408,19 +408,19 @@ def test_the_unit_that_hands_on_starts_what_there_is(tmp_path: Path) -> None:
 def test_the_server_tells_systemd_how_it_is(tmp_path: Path, server_factory: ServerFactory) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(10)
+        systemd.settimeout(60)
 
         def hear(state: bytes) -> None:
             while state not in systemd.recv(4096).splitlines():
                 pass
 
-        server = server_factory(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="500000")
+        server = server_factory(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="2000000")
         hear(b"READY=1")
         assert server.get("/health/ready").status == 200
-        for _ in range(3):
+        for _ in range(2):
             before = time.monotonic()
             hear(b"WATCHDOG=1")
-            assert time.monotonic() - before < 0.5
+            assert time.monotonic() - before < 2
         server.terminate()
         hear(b"STOPPING=1")
         assert server.wait() == 0

@@ -369,7 +369,7 @@ def test_a_signal_ends_an_idle_server_at_once(server_factory: ServerFactory, num
     started = time.monotonic()
     server.terminate(number)
     assert server.wait() == 0
-    assert time.monotonic() - started < 5  # much less than DRAIN_SECONDS
+    assert time.monotonic() - started < 8  # less than DRAIN_SECONDS
     idle.close()
     events = [line["event"] for line in server.log_lines() if "event" in line]
     assert events == ["listening", "draining", "stopped"]

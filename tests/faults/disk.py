@@ -74,7 +74,7 @@ class Disk:
         """Let no sync return."""
         self._set("stall", 1)
 
-    def wait_until_stalled(self, seconds: float = 10) -> None:
+    def wait_until_stalled(self, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
         while not self.get("stalled"):
             assert time.monotonic() < deadline, "no sync came"

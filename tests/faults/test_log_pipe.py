@@ -44,7 +44,7 @@ class PipedServer:
         self._read = b""
         self.port: int = self.wait_for("listening")["port"]
 
-    def lines(self, seconds: float = 10) -> Iterator[dict[str, Any]]:
+    def lines(self, seconds: float = 60) -> Iterator[dict[str, Any]]:
         """Yield lines as they come, for so long."""
         os.set_blocking(self.pipe.fileno(), False)
         deadline = time.monotonic() + seconds

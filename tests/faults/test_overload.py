@@ -63,7 +63,7 @@ def fill_queue() -> Iterator[FillQueue]:
         def fill(server: RunningServer) -> Waiting:
             ids = [f"queued-{n}" for n in range(LIMIT)]
             waiting = stack.enter_context(closing(Waiting(server, ids)))
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while queue_depth(server) < LIMIT:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
@@ -195,7 +195,7 @@ def test_a_second_sigterm_ends_at_once(faulty: FaultyServerFactory, fill_queue: 
     started = time.monotonic()
     server.terminate()
     assert server.wait() == 128 + signal.SIGTERM
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 8  # less than DRAIN_SECONDS
 
 
 @pytest.mark.slow

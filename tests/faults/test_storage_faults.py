@@ -48,7 +48,7 @@ def unready(server: RunningServer) -> str:
     return detail
 
 
-def recovers(server: RunningServer, message_id: str = "recovered", seconds: float = 10) -> None:
+def recovers(server: RunningServer, message_id: str = "recovered", seconds: float = 60) -> None:
     """Hold that it takes messages again by itself, and says so, once."""
     deadline = time.monotonic() + seconds
     while server.deliver(message(message_id)).status != 200:

@@ -111,7 +111,7 @@ class Target(RunningServer):
 RESULT_OF = {"401": "invalid_signature", "408": "aborted", "413": "too_large", "499": "aborted"}
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 5) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not happen in time"

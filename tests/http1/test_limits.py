@@ -210,7 +210,7 @@ def test_more_clients_than_descriptors_do_no_harm(tmp_path_factory: pytest.TempP
     folder = tmp_path_factory.mktemp("few-files")
     few = {"TEST_OPEN_FILES": "100"}
     with Target(folder, variables=few, errors_expected=True) as target:
-        clients = [target.raw(timeout=5) for _ in range(150)]
+        clients = [target.raw(timeout=30) for _ in range(150)]
         assert clients[0].send(target.delivery(message("crowd"))).answer().status == 200
         for client in clients:
             client.socket.close()

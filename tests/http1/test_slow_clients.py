@@ -20,6 +20,10 @@ def _webhook_lines(target: Target, mark: int) -> list[tuple[int, str | None]]:
     return [(line["status"], line.get("result")) for line in lines]
 
 
+# Below each limit of the patient, however slow the machine.
+SOON = 10
+
+
 def _seconds_to_end(raw: Raw) -> float:
     started = time.monotonic()
     raw.rest()
@@ -31,7 +35,7 @@ def _seconds_to_end(raw: Raw) -> float:
 
 def test_a_client_that_says_nothing_is_let_go(impatient: Target) -> None:
     with impatient.raw() as raw:
-        assert _seconds_to_end(raw) < 2
+        assert _seconds_to_end(raw) < SOON
     assert impatient.get("/health").status == 200
 
 
@@ -40,7 +44,7 @@ def test_a_kept_connection_is_let_go_when_idle(impatient: Target) -> None:
         raw.send(LIVE).answer()
         started = time.monotonic()
         assert raw.at_end()
-        assert 0.9 < time.monotonic() - started < 2.5
+        assert 0.9 < time.monotonic() - started < SOON
 
 
 @pytest.mark.parametrize(
@@ -57,7 +61,7 @@ def test_a_head_that_trickles_in_is_ended(impatient: Target, start: bytes, piece
         started = time.monotonic()
         while raw.silent(0.05):
             raw.send(piece)
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < SOON
         if start:
             answer = raw.answer()
             assert (answer.status, answer.closes) == (408, True)
@@ -80,7 +84,7 @@ def test_a_body_that_trickles_in_is_ended_and_counted_once(
         started = time.monotonic()
         while raw.silent(0.05):
             raw.send(piece)
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < SOON
         answer = raw.answer()
         assert (answer.status, answer.closes) == (408, True)
         assert answer.header("X-Request-ID")
@@ -109,7 +113,7 @@ def test_a_refused_client_may_go_on_sending_only_so_long(impatient: Target) -> N
     with impatient.raw() as raw:
         raw.send(request("POST", "/webhook", {"Content-Length": "999999999"}))
         try:
-            while time.monotonic() - started < 4:
+            while time.monotonic() - started < SOON:
                 raw.send(b"x" * 1000)
                 time.sleep(0.01)
             pytest.fail("it could go on for ever")
@@ -319,7 +323,7 @@ def test_a_drain_waits_for_no_idle_client(tmp_path_factory: pytest.TempPathFacto
         kept.send(LIVE).answer()
         started = time.monotonic()
         target.stop()
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < SOON
         assert silent.at_end()
         assert kept.at_end()
         silent.socket.close()

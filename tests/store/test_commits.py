@@ -292,7 +292,7 @@ async def test_a_writer_that_ends_leaves_nobody_waiting(
 
     monkeypatch.setattr(Commits, "_commit_all", fail)
     waiting = [store.insert(native(make(f"m{n}"))) for n in range(3)]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         found = await asyncio.gather(*waiting, return_exceptions=True)
     assert {type(each) for each in found} == {StoreError}
     assert fatal == ["the writer has ended"]
@@ -359,7 +359,7 @@ async def test_a_long_backlog_of_the_search_index_holds_nobody_up(
     monkeypatch.setattr(sqlite_store, "_state", lambda db: (0, 0, 10**9))
     monkeypatch.setattr(upkeep, "piece", lambda db, files, least: upkeep.Kept(1, True))
     store = await open_store(tmp_path / "app.db")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await put(store, *(make(f"m{n}") for n in range(600))) == [CREATED] * 600
         await store.close()
 
@@ -474,5 +474,5 @@ async def test_a_ping_during_another_is_answered_too(store: MessageStore) -> Non
     await asyncio.sleep(0.02)
     first = asyncio.create_task(store.ping())
     await asyncio.sleep(0.05)  # the first one's write waits for the thread now
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await asyncio.gather(busy, first, store.ping())

@@ -139,5 +139,5 @@ async def test_a_turn_that_comes_as_its_reader_leaves_is_passed_on(tmp_path: Pat
             await readers[0]
             for leaving in readers[1:4]:
                 leaving.cancel()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 await asyncio.gather(*readers, return_exceptions=True)

@@ -124,7 +124,7 @@ async def test_closing_ends_every_thread(open_store: StoreFactory, path: Path) -
 
 async def settled(threads: int) -> None:
     """Wait for threads that were told to end."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while threading.active_count() > threads:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -219,7 +219,7 @@ async def test_a_long_search_delays_no_listing_and_no_commit(store: MessageStore
     release = threading.Event()
     searching = asyncio.create_task(store._searches.run(lambda db: release.wait(10)))
     await asyncio.sleep(0.02)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await store.insert(native(make())) == Result.CREATED
         assert (await store.page(MessageQuery())).total == 1
         assert (await store.stats(0))["total_messages"] == 1
@@ -251,7 +251,7 @@ async def test_sizes_are_those_of_the_files(store: MessageStore, path: Path) -> 
 
 async def test_the_search_index_catches_up_when_nobody_comes(store: MessageStore) -> None:
     await asyncio.gather(*(store.insert(native(make(f"m{n}"))) for n in range(50)))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await store.search_backlog():  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     assert (await store.page(MessageQuery(q="hello", limit=1))).total == 50
