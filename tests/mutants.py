@@ -67,6 +67,8 @@ COUNTS = "lyftr_server/store/sqlite/counts.py"
 ERASURE = "lyftr_server/store/sqlite/erasure.py"
 TOMBSTONES = "lyftr_server/store/sqlite/tombstones.py"
 
+NEVER = "            if False:"
+
 FEED = "lyftr_server/feed.py"
 HANDING = "lyftr_server/commands/handing.py"
 
@@ -636,6 +638,25 @@ MUTANTS = (
             COUNTS,
             "    UPDATE hour_counts SET n = n - 1 WHERE hour",
             "    UPDATE hour_counts SET n = n WHERE hour",
+        ),
+    ),
+    mutant(
+        "a flood of refused bodies takes all the time",
+        "tests/store/test_deliveries.py",
+        (COMMITS, "rested = time.monotonic() >= self._refusals_after or", "rested = True or"),
+    ),
+    mutant(
+        "a flood of refused bodies takes the whole queue",
+        "tests/store/test_deliveries.py",
+        (COMMITS, "            if len(self._refusals) * REFUSALS_PART >= self.limit:", NEVER),
+    ),
+    mutant(
+        "what was read before an erasure is shown after it",
+        STREAM,
+        (
+            FEED,
+            "_without(FeedRow(self._place, message), self._gone)",
+            "FeedRow(self._place, message)",
         ),
     ),
     # -- keeping less

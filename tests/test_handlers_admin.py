@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import pytest
 
-from lyftr_server.records import Message
+from lyftr_server.records import Delivery, Event, Message
 from lyftr_server.store import MessageStore
 
 from .conftest import Client, LogFile
@@ -73,6 +73,18 @@ async def test_a_message_is_erased_and_does_not_come_back(client: Client) -> Non
     assert json.loads(answer.body) == {"messages": 1, "events": 0, "refused": 0}
     again = await client.deliver(message("m1"))
     assert (again.code, again.headers["X-Result"]) == (200, "duplicate")
+    answer = await client.request("DELETE", "/messages/m1", None, BEARER)
+    assert answer.code == 404
+
+
+@ADMIN
+async def test_what_tells_of_a_message_that_is_gone_is_erased_by_its_id(
+    client: Client, store: MessageStore
+) -> None:
+    event = Event("status.read", "m1", '{"id": "m1", "recipient_id": "919876543210"}')
+    await store.insert(Delivery("whatsapp", events=(event,)))
+    answer = await client.request("DELETE", "/messages/m1", None, BEARER)
+    assert (answer.code, json.loads(answer.body)["events"]) == (200, 1)
     answer = await client.request("DELETE", "/messages/m1", None, BEARER)
     assert answer.code == 404
 

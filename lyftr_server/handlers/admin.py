@@ -54,6 +54,6 @@ class MessageErasingHandler(ErasingHandler):
     async def delete(self, message_id: str) -> None:
         parse_no_query(self.request.query_arguments)
         erased = await self.application.store.erase(message_id=message_id)
-        if not erased.messages:
+        if not any(erased):
             raise Refused(404, "no such message", headers=PRIVATE)
         self.reply_erased(erased)
