@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 
 # Messages and events in one transaction, unless a single delivery has more.
 MAX_BATCH = 256
-# A flood of refused bodies may cost deliveries a tenth of their rate: so many in a transaction,
-# and while deliveries come none for a multiple of the time it took. Of the queue a part only.
+# So that a flood of refused bodies costs deliveries little: so many in a transaction, and while
+# deliveries come none for a multiple of the time it took. Of the queue a part only.
 MAX_REFUSALS = 8
 REFUSALS_REST = 19
 LONGEST_REST_SECONDS = 0.25
