@@ -19,11 +19,12 @@ from .conftest import Target
 schema: Any = schemathesis.openapi.from_dict(document()).exclude(path="/messages/stream")
 
 # A route without its secret is 404.
-EVERY_SENDER = {
+EVERY_ROUTE = {
     "WHATSAPP_APP_SECRET": "whatsapp-app-secret",
     "WHATSAPP_VERIFY_TOKEN": "whatsapp-verify-token",
     "TWILIO_AUTH_TOKEN": "twilio-auth-token",
     "PUBLIC_URL": "https://hooks.example.com",
+    "ADMIN_TOKEN": "admin-token",
 }
 
 
@@ -40,7 +41,7 @@ class Signed(requests.auth.AuthBase):
 @pytest.fixture(scope="module")
 def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     folder = tmp_path_factory.mktemp("described")
-    with Target(folder, variables=EVERY_SENDER, errors_expected=True) as target:
+    with Target(folder, variables=EVERY_ROUTE, errors_expected=True) as target:
         yield target
         target.check_account()
 
