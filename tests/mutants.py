@@ -693,7 +693,7 @@ MUTANTS = (
         RETENTION_TESTS,
         (
             TOMBSTONES,
-            "        for each in hashes:\n            self._add(each)\n\n    @",
+            "        for each in hashes:\n            self._filter.add(each)\n\n    @",
             "\n    @",
         ),
     ),

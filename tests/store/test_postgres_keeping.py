@@ -13,6 +13,7 @@ from lyftr_server.store.postgres import schema, tombstones, upkeep
 from lyftr_server.store.postgres.insert import Options, Slot, insert
 from lyftr_server.store.postgres.store import PostgresStore
 
+from ..conftest import ErrorLog
 from ..process import native
 from .databases import message
 
@@ -122,5 +123,24 @@ async def test_a_database_of_before_learns_to_keep_less(postgres_url: str) -> No
         await store.insert(native(message("m1")))
         assert await store.erase(person="+1") == Erased(1)
         assert await store.insert(native(message("m1"))) == Result.DUPLICATE
+    finally:
+        await store.close()
+
+
+async def test_a_failure_is_counted_and_told_once(
+    postgres_url: str, error_log: ErrorLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    error_log.expected = True
+    store = PostgresStore(postgres_url)
+    await store.open()
+    try:
+        async with connected(postgres_url, 1) as (db,):
+            await db.execute("ALTER TABLE erasures RENAME TO mislaid")
+            async with asyncio.timeout(30):
+                while not store.metrics.errors:  # noqa: ASYNC110 - nobody is told
+                    await asyncio.sleep(0.02)
+            assert caplog.text.count("keeping less failed") == 1
+            await db.execute("ALTER TABLE mislaid RENAME TO erasures")
+        await store.insert(native(message("m1")))
     finally:
         await store.close()

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from ...metrics import StoreMetrics
 from ..errors import StoreError
 from ..limits import Policy
 from . import erasure
@@ -48,6 +49,7 @@ class Keeping:
         lane: Lane,
         policy: Policy,
         seen: Seen,
+        metrics: StoreMetrics,
         busy: Callable[[], bool],
         heard: Callable[[Sequence[str]], None],
     ) -> None:
@@ -55,6 +57,7 @@ class Keeping:
         self._lane = lane
         self._policy = policy
         self._seen = seen
+        self._metrics = metrics
         self._busy = busy
         self._tell = heard
         self._heard = -1  # it begins with what comes from now on
@@ -83,6 +86,7 @@ class Keeping:
             except _Elsewhere:
                 pass
             except StoreError as error:
+                self._metrics.errors += 1
                 pause = RETRY_SECONDS
                 if str(error) != failing:
                     failing = str(error)

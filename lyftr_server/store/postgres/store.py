@@ -116,6 +116,7 @@ class PostgresStore(MessageStore):
             self._lessening,
             self._policy,
             seen,
+            self.metrics,
             busy=lambda: bool(self.queue_depth),
             heard=lambda ids: self.on_erased(ids),
         )
