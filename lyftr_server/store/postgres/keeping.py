@@ -49,6 +49,7 @@ class Keeping:
         lane: Lane,
         policy: Policy,
         seen: Seen,
+        last_erased: int,
         metrics: StoreMetrics,
         busy: Callable[[], bool],
         heard: Callable[[Sequence[str]], None],
@@ -60,7 +61,7 @@ class Keeping:
         self._metrics = metrics
         self._busy = busy
         self._tell = heard
-        self._heard = -1  # it begins with what comes from now on
+        self._heard = last_erased
         self._expire_at = 0.0
         self._holding = False
         self._woken = asyncio.Event()
@@ -99,9 +100,6 @@ class Keeping:
 
     async def _hear(self) -> None:
         """Tell of messages that were erased, on any server."""
-        if self._heard < 0:
-            self._heard = await self._lane.run(_newest, PIECE_SECONDS)
-            return
         while found := await self._lane.run(lambda db: _erased(db, self._heard), PIECE_SECONDS):
             self._heard = found[-1][0]
             self._tell([message_id for _, message_id in found])
@@ -194,7 +192,8 @@ async def _unlock(db: Any) -> None:
     await db.execute("SELECT pg_advisory_unlock_all()")
 
 
-async def _newest(db: Any) -> int:
+async def last_erased(db: Any) -> int:
+    """Return the last that was written down: what comes after it is to be heard."""
     return int(await db.fetchval("SELECT coalesce(max(id), 0) FROM erased"))
 
 

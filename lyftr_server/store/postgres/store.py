@@ -21,7 +21,7 @@ from .connection import Lane
 from .gauges import gauges
 from .hosts import Hosts, host, urls
 from .insert import Options, insert
-from .keeping import Keeping
+from .keeping import Keeping, last_erased
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +101,7 @@ class PostgresStore(MessageStore):
             await self._upkeep.wait_for_database(self._wait_seconds)
             await self._upkeep.run(schema.migrate, MIGRATE_SECONDS)
             seen = await self._upkeep.run(tombstones.seen, HEALTH_SECONDS)
+            last = await self._upkeep.run(last_erased, HEALTH_SECONDS)
             for lane in self._writing:
                 await lane.open()
             self._version = await self._health.run(_version, HEALTH_SECONDS)
@@ -116,6 +117,7 @@ class PostgresStore(MessageStore):
             self._lessening,
             self._policy,
             seen,
+            last,
             self.metrics,
             busy=lambda: bool(self.queue_depth),
             heard=lambda ids: self.on_erased(ids),
