@@ -126,7 +126,10 @@ def test_a_standby_takes_no_writes(
     postgres.stop()
     (postgres.data / "standby.signal").unlink()
     postgres.start()
-    assert server.deliver(message("m1")).status == 200
+    # Whoever asks within a tenth of a second hears what the last one heard.
+    while (answer := server.deliver(message("m1"))).status == 503:
+        time.sleep(0.02)
+    assert answer.status == 200
 
 
 def test_an_older_server_refuses_a_newer_database(
