@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 from tornado.platform.asyncio import AsyncIOLoop
 
-from lyftr_server.http1.intake import PIECE_BYTES
+from lyftr_server.http1.intake import PIECE_BYTES, Hold
 from lyftr_server.http1.reader import RequestReader
 
 from .raw import chunked, request
@@ -69,16 +69,16 @@ async def test_a_client_that_sends_little_waits_for_no_turn(io_loop: AsyncIOLoop
     application = Silent()
     server, port = await start(application)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    paused: list[str] = []
+    held: list[Hold] = []
     await until(lambda: len(server.connections) == 1)
     (connection,) = server.connections
-    transport = connection._transport  # type: ignore[attr-defined]
-    transport.pause_reading = lambda: paused.append("paused")
+    intake = connection._intake  # type: ignore[attr-defined]
+    intake.hold = lambda why: held.append(why)
     for number in range(3):
         writer.write(request("POST", "/webhook", body=b"x" * 1000))
         await until(lambda number=number: len(application.requests) == number + 1)
         application.answer(number)
         await reader.readuntil(b"{}")
-    assert paused == []
+    assert held == []
     writer.close()
     assert await server.drain(1)
