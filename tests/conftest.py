@@ -121,6 +121,9 @@ browser = pytest.fixture(chromium, name="browser")
 # -- the application inside the test
 
 
+_abandoned: list[asyncio.AbstractEventLoop] = []
+
+
 @pytest.fixture
 def io_loop() -> Iterator[AsyncIOLoop]:
     """uvloop, as in production; pytest-tornado's calls the deprecated IOLoop.make_current.
@@ -132,7 +135,10 @@ def io_loop() -> Iterator[AsyncIOLoop]:
     io_loop = AsyncIOLoop(asyncio_loop=loop, make_current=False)
     yield io_loop
     asyncio.set_event_loop(None)
-    io_loop.close(all_fds=True)
+    if asyncio.all_tasks(loop):
+        _abandoned.append(loop)  # a test failed; to close, uvloop would wait for what is left open
+    else:
+        io_loop.close(all_fds=True)
 
 
 @pytest.fixture
