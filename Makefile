@@ -211,7 +211,7 @@ db-shell: ## An SQL shell on the database, for reading
 	echo "db-shell: needs the sqlite3 program, or Python 3.12 and newer" >&2; exit 1
 
 # setuptools builds the package, so that it is in each of them.
-COMPILE = $(BIN)/python -m uv pip compile --universal --python-version 3.11 --generate-hashes \
+COMPILE = $(BIN)/python -m uv pip compile --no-strip-extras --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet
 
 .PHONY: lock
