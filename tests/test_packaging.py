@@ -20,7 +20,8 @@ import lyftr_server
 
 ROOT = Path(__file__).parent.parent
 PINNED = re.compile(
-    r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^ ;]+)( ; [^-]+)?( +--hash=sha256:[0-9a-f]{64})+"
+    r"(?P<name>[A-Za-z0-9._-]+)(\[[a-z,]+\])?==(?P<version>[^ ;]+)( ; [^-]+)?"
+    r"( +--hash=sha256:[0-9a-f]{64})+"
 )
 TARGETS = re.findall(r"^\.PHONY: (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ..process import RunningServer
-from .running import SAMPLE, fill, many, run
+from .running import SAMPLE, count, fill, many, run
 
 MANY = 20_000
 
@@ -17,6 +17,7 @@ def left_by_server(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with RunningServer(folder) as server:
         ended = run(folder, "send", str(SAMPLE), "--url", server.url, WEBHOOK_SECRET="testsecret")
         assert ended.status == 0, ended
+    count(server.database)
     return server.database
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from lyftr_server.records import Message
 from lyftr_server.schema import parse_message
-from lyftr_server.store.sqlite import schema, search
+from lyftr_server.store.sqlite import counts, schema, search
 
 from ..process import ROOT, environment, run_to_end
 
@@ -149,6 +149,14 @@ def fill(path: Path, messages: Iterable[Message]) -> None:
         )
         db.execute("COMMIT")
         while search.fold(db):
+            pass
+    count(path)
+
+
+def count(path: Path) -> None:
+    """Let the counts know all messages, as an idle moment does."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        while counts.fold(db):
             pass
 
 

@@ -90,6 +90,7 @@ class Proxy:
     def __init__(self, url: str) -> None:
         self._address, self._database = url.rpartition("@")[2].split("/")
         self.cut: str | None = None  # at the next "request" or "answer", which is not handed on
+        self.cuts = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self.url = ""
 
@@ -126,14 +127,17 @@ class Proxy:
     async def _pipe(
         self, what: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
+        before = b""  # what is looked for may come in two pieces
         while data := await reader.read(1 << 16):
-            if self.cut == what and self._is_of_a_commit(what, data):
+            if self.cut == what and self._is_of_a_commit(before + data):
                 self.cut = None
+                self.cuts += 1
                 return
+            before = data[-8:]
             writer.write(data)
 
     @staticmethod
-    def _is_of_a_commit(what: str, data: bytes) -> bool:
+    def _is_of_a_commit(data: bytes) -> bool:
         """Only commits have ids of messages: the upkeep beside them is left alone."""
         return b"cut-" in data
 
@@ -167,11 +171,11 @@ async def test_a_cut_in_the_middle_of_a_commit_doubles_and_loses_nothing(
             await asyncio.gather(
                 *(deliver(store, chance.sample(ids, len(ids))) for store in stores for _ in "ab")
             )
-            assert proxy.cut is None
+        assert proxy.cuts >= 12
         assert await stores[0].total() == 24 * 6
     assert query(postgres_url, COUNTS_THAT_DIFFER) == []
     # Created is said once; or never, where nobody could know it.
     assert all(n == 1 for each, n in created.items() if each not in doubtful)
     assert all(n <= 1 for n in created.values())
-    assert len(doubtful) >= 16
+    assert len(doubtful) >= 12
     assert sum(created.values()) < 24 * 6
