@@ -8,7 +8,7 @@ COMPOSE_RUNNING = WEBHOOK_SECRET="$${WEBHOOK_SECRET:-unused}" $(COMPOSE)
 MINUTES ?= 10
 DEMO_PORT ?= 8001
 ARGS ?=
-COVERAGE ?= --cov --cov-report=term
+COVERAGE ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -105,8 +105,8 @@ logs: ## Follow the service's log
 ##@ Work on it
 
 .PHONY: test
-test: $(VENV)/.installed-test ## All tests, with branch coverage (ARGS goes to pytest; COVERAGE= for none)
-	$(PYTEST) $(COVERAGE) -n 2 --dist worksteal --durations=10 $(ARGS)
+test: $(VENV)/.installed-test ## All tests; with COVERAGE=1 also how much they reach (ARGS goes to pytest)
+	$(PYTEST) $(if $(COVERAGE),--cov --cov-report=term) -n 2 --dist worksteal --durations=10 $(ARGS)
 
 .PHONY: quick-test
 quick-test: $(VENV)/.installed-test ## The quick tests, up to the first failure
