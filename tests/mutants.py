@@ -40,6 +40,8 @@ STORE_HEALTH = "lyftr_server/store/health.py"
 NATIVE = "lyftr_server/sources/native.py"
 INSERT = "lyftr_server/store/sqlite/insert.py"
 STORE = "lyftr_server/store/sqlite/store.py"
+OPENING = "lyftr_server/store/sqlite/opening.py"
+WRITER = "lyftr_server/store/sqlite/writer.py"
 FILES = "lyftr_server/store/sqlite/files.py"
 SIGNATURE = "lyftr_server/signature.py"
 WEBHOOK = "lyftr_server/handlers/webhook.py"
@@ -369,12 +371,12 @@ MUTANTS = (
     mutant(
         "synchronous=OFF",
         DURABILITY,
-        (STORE, "PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"),
+        (OPENING, "PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"),
     ),
     mutant(
         "synchronous=NORMAL",
         DURABILITY,
-        (STORE, "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"),
+        (OPENING, "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL"),
     ),
     mutant(
         "no dedupe inside a batch",
@@ -458,14 +460,14 @@ MUTANTS = (
     mutant(
         "go on after a failed sync",
         (STORAGE, WRITES),
-        (STORE, 'getattr(error, "sqlite_errorcode", None) in _FSYNC_FAILED', "False"),
+        (WRITER, 'getattr(error, "sqlite_errorcode", None) in _FSYNC_FAILED', "False"),
     ),
     mutant(
         "acknowledge into a file that is gone",
         STORAGE,
         (
-            STORE,
-            "            self.files.check()\n        except OSError as error:\n",
+            WRITER,
+            "            self._files.check()\n        except OSError as error:\n",
             "            pass\n        except OSError as error:\n",
         ),
     ),

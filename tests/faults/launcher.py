@@ -9,7 +9,7 @@ import sys
 
 from lyftr_server import log
 from lyftr_server.__main__ import main
-from lyftr_server.store.sqlite import store
+from lyftr_server.store.sqlite import opening
 
 
 def parse() -> argparse.Namespace:
@@ -22,13 +22,13 @@ def parse() -> argparse.Namespace:
 
 
 def set_synchronous(mode: str) -> None:
-    make_durable = store._make_durable
+    make_durable = opening._make_durable
 
     def weaken(db: sqlite3.Connection) -> None:
         make_durable(db)
         db.execute(f"PRAGMA synchronous = {mode}")
 
-    store._make_durable = weaken
+    opening._make_durable = weaken
 
 
 def set_log_limit(limit: int) -> None:

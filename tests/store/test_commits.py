@@ -12,8 +12,7 @@ from lyftr_server.records import Message, Result
 from lyftr_server.schema import MessageQuery
 from lyftr_server.store import MessageStore, QueueFull, StoreError, health
 from lyftr_server.store.commits import Commits
-from lyftr_server.store.sqlite import search, upkeep
-from lyftr_server.store.sqlite import store as sqlite_store
+from lyftr_server.store.sqlite import opening, search, upkeep
 from lyftr_server.store.sqlite.connection import Connection
 from lyftr_server.store.sqlite.insert import CONTENT_DEDUPE
 
@@ -356,7 +355,7 @@ def path(store: MessageStore) -> Path:
 async def test_a_long_backlog_of_the_search_index_holds_nobody_up(
     open_store: StoreFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_store, "_state", lambda db: (0, 0, 10**9))
+    monkeypatch.setattr(opening, "find", lambda db: opening.Standing(0, 0, 10**9))
     monkeypatch.setattr(upkeep, "piece", lambda db, files, least: upkeep.Kept(1, True))
     store = await open_store(tmp_path / "app.db")
     async with asyncio.timeout(30):

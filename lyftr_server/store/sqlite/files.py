@@ -5,6 +5,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from ...metrics import Gauge
 from ..errors import StoreError, Unusable
 
 _LEAST_BYTES = 512  # the smallest page
@@ -75,6 +76,16 @@ class Files:
 
     def wal_bytes(self) -> int | None:
         return _size(self.wal)
+
+    def gauges(self) -> list[Gauge]:
+        """Return what the files take, and what their disk has."""
+        free, size = self.disk_bytes() or (None, None)
+        return [
+            Gauge("lyftr_database_bytes", "Size of the database file.", _size(self.database)),
+            Gauge("lyftr_wal_bytes", "Size of the write-ahead log.", self.wal_bytes()),
+            Gauge("lyftr_disk_free_bytes", "Free on the database's disk.", free),
+            Gauge("lyftr_disk_size_bytes", "Size of the database's disk.", size),
+        ]
 
     def disk_bytes(self) -> tuple[int, int] | None:
         """Return (free, size) of the file system that holds the database."""

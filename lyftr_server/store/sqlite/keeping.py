@@ -1,5 +1,6 @@
 """Keeping less, in turn with commits: what expired, what is erased, and the file's size."""
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -25,8 +26,6 @@ ANEW_PAGES = 65_536
 _INCREMENTAL = 2  # of PRAGMA auto_vacuum
 
 Write = Callable[..., Awaitable[Any]]
-# The ids of messages that went, and how much each erasure took that is done.
-Ended = tuple[Sequence[str], dict[int, Erased]]
 
 
 class Keeping:
@@ -51,6 +50,22 @@ class Keeping:
         self._eraser: erasure.Eraser | None = None
         self._shrinking = True
         self._rested_at = 0.0
+        self._waiting: dict[int, asyncio.Future[Erased]] = {}
+
+    @property
+    def erasures(self) -> int:
+        """How many somebody waits for."""
+        return len(self._waiting)
+
+    async def erase(
+        self, *, person: str | None = None, message_id: str | None = None
+    ) -> asyncio.Future[Erased]:
+        """Write down what is to go; the future is done once it is gone."""
+        waiting: asyncio.Future[Erased] = asyncio.get_running_loop().create_future()
+        number = await self._write(erasure.order, person=person, message_id=message_id)
+        self._waiting[number] = waiting
+        self.erasing = True
+        return waiting
 
     @property
     def busy(self) -> bool:
@@ -71,8 +86,8 @@ class Keeping:
         """Whether it is to go beside deliveries too: for a share of the time."""
         return self.busy and time.monotonic() >= self._rested_at
 
-    async def piece(self) -> Ended:
-        """Do a piece; return the ids that went with it, and the erasures that it ended."""
+    async def piece(self) -> Sequence[str]:
+        """Do a piece; return the ids of messages that went with it."""
         started = time.monotonic()
         try:
             return await (self._expire() if self._expiring else self._erase())
@@ -89,24 +104,28 @@ class Keeping:
         """Return how many messages have expired and are not deleted yet."""
         return self._retention.backlog(db, time.time())
 
-    async def _expire(self) -> Ended:
+    async def _expire(self) -> Sequence[str]:
         if await self._write(self._retention.piece, time.time()):
             self._shrinking = True
         else:
             self._expiring = False
-        return (), {}
+        return ()
 
-    async def _erase(self) -> Ended:
+    async def _erase(self) -> Sequence[str]:
         if self._eraser is None:
             until = time.time() + self._policy.tombstone_days * DAY_SECONDS
             self._eraser = erasure.Eraser(self._path, self._tombstones, until)
         eraser = self._eraser
         ids = await self._write(eraser.piece)
         if ids is not None:
-            return ids, {}
+            return list(ids)
         self._eraser = None
         self.erasing = bool(await self._write(erasure.ordered))  # some may have come meanwhile
-        return (), eraser.done
+        for number, erased in eraser.done.items():
+            waiting = self._waiting.pop(number, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(erased)
+        return ()
 
 
 def shrink(db: sqlite3.Connection, path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import sqlite3
 import time
@@ -14,34 +13,30 @@ from ...metrics import Gauge
 from ...records import Erased, Message, Result, StoredEvent, StoredMessage, StoredRefusal
 from ...schema import EventQuery, MessageQuery, RefusedQuery, TimelineQuery
 from ..commits import Item
-from ..errors import Fatal, StoreError, Unopenable, Unusable
+from ..errors import StoreError
 from ..limits import Limits, Policy
 from ..message_store import MessageStore
 from ..pages import Page, Rows
-from . import counts, erasure, following, reads, schema, search, timeline, upkeep, verify
+from . import erasure, following, opening, reads, search, timeline, upkeep
 from .busiest import Busiest
-from .connection import CHECKPOINT_BYTES, Connection, open_reader, open_writer
+from .connection import Connection, open_reader, open_writer
+from .derived import Derived
 from .files import Files, create_private, lock, make_folder
 from .insert import dedupe_by_content, insert
 from .keeping import Keeping
 from .reader import Reader
 from .sql import Pieces
 from .tombstones import Tombstones
-
-logger = logging.getLogger(__name__)
+from .writer import Writer
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# STRICT tables came with 3.37, -> and ->> for JSON with 3.38.
-LEAST_SQLITE = (3, 38, 0)
 EXPORT_ROWS = 500
 EXPORT_PAUSE_SECONDS = 0.25
 GIL_SECONDS = 0.00005
 # A scrape waits no longer for a figure: a disk that hangs is told by those that it has.
 GAUGE_SECONDS = 1.0
-
-_FSYNC_FAILED = {sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC}
 
 
 class SqliteStore(MessageStore):
@@ -69,22 +64,16 @@ class SqliteStore(MessageStore):
         self._refused_limits = refused_limits
         self._lock: int | None = None
         self._connections: list[Connection] = []
-        self._writing: Connection
+        self._writing: Writer
         self._listings: Reader
         self._busiest: Busiest
         self._searches: Reader
         self._health: Reader
         self._last_seq = 0
-        self._uncounted = 0  # messages that the counts do not know
-        self._unfolded = 0  # messages that the search index does not have
-        self._unfolded_since_upkeep = 0
-        self._more_upkeep = True  # at the start somebody may have deleted messages by hand
-        self._upkept_at = 0.0
-        self._index_damaged = False
+        self._derived: Derived
         self._policy = policy
         self._tombstones: Tombstones
         self._keeping: Keeping
-        self._erasing: dict[int, asyncio.Future[Erased]] = {}
 
     @property
     def name(self) -> str:
@@ -95,33 +84,33 @@ class SqliteStore(MessageStore):
         return {"sqlite": sqlite3.sqlite_version}
 
     async def _open(self) -> None:
-        if sqlite3.sqlite_version_info < LEAST_SQLITE:
-            least = ".".join(map(str, LEAST_SQLITE))
-            msg = f"this Python has SQLite {sqlite3.sqlite_version}, and {least} is needed"
-            raise Unusable(msg)
+        opening.require_sqlite()
         try:
             if self._ours_to_place:  # data/ above all
                 make_folder(self.path.parent)
             self._lock = lock(self.path)
             self.files = Files(self.path)  # opened again, the store has another WAL
             create_private(self.path)
-            self._writing = writing = await self._opened(open_writer(self.path))
-            await writing.run(schema.migrate)
-            await writing.run(_make_durable)
-            await writing.run(_repair_counts)
+            writing = await self._opened(open_writer(self.path))
+            self._writing = Writer(writing, self.files)
+            await writing.run(opening.prepare)
             await writing.run(dedupe_by_content, self._dedupe_by == "content")
-            self._last_seq, self._uncounted, self._unfolded = await writing.run(_state)
+            found = await writing.run(opening.find)
+            self._last_seq = found.last_seq
+            self._derived = Derived(self._writing.run, self.files, found)
             self._busiest = Busiest()
             self._listings = Reader(await self._opened(open_reader(self.path)))
             self._searches = Reader(await self._opened(open_reader(self.path)))
             self._health = Reader(await self._opened(open_reader(self.path)))
             self._tombstones = await writing.run(Tombstones)
             erasing = bool(await writing.run(erasure.ordered))
-            self._keeping = Keeping(self._write, self.path, self._policy, self._tombstones, erasing)
+            self._keeping = Keeping(
+                self._writing.run, self.path, self._policy, self._tombstones, erasing
+            )
             self.files.check()
         except (sqlite3.Error, OSError, StoreError) as error:
             await self._close()
-            raise _unopenable(self.path, error) from error
+            raise opening.unopenable(self.path, error) from error
         except BaseException:
             await self._close()
             raise
@@ -135,23 +124,19 @@ class SqliteStore(MessageStore):
             os.close(self._lock)
             self._lock = None
 
-    async def _opened(self, opening: Awaitable[Connection]) -> Connection:
-        connection = await opening
+    async def _opened(self, connecting: Awaitable[Connection]) -> Connection:
+        connection = await connecting
         self._connections.append(connection)
         return connection
 
     # -- writing
 
     async def commit(self, batch: Sequence[Item]) -> Sequence[Result]:
-        results, created, self._last_seq = await self._write(
+        results, created, self._last_seq = await self._writing.run(
             insert, batch, self._last_seq, self._refused_limits, self._tombstones
         )
-        # After the commit and before any answer: a commit into a file that nobody can find again
-        # is not stored. Not in the connection's thread, which would wait for the GIL after each.
-        self._check_files()
-        self._uncounted += created
-        self._unfolded += created
-        self._unfolded_since_upkeep += created
+        self._writing.check_files()
+        self._derived.fall_behind(created)
         return results
 
     def commit_began(self) -> None:
@@ -163,94 +148,38 @@ class SqliteStore(MessageStore):
         time.sleep(GIL_SECONDS)
 
     async def probe(self) -> None:
-        await self._write(_probe)
-        self._check_files()
+        await self._writing.run(_probe)
+        self._writing.check_files()
 
     async def upkeep(self) -> None:
-        if self._counts_due:
-            await self._count()
-        elif self._keeping.due or (self._keeping.busy and not self._index_waits):
-            await self._keep()
-        elif self._uncounted and not self.queue_depth:
-            await self._count()
-        elif self._index_waits:
-            await self._index()
+        keeping, derived = self._keeping, self._derived
+        if derived.counts_due:
+            await derived.count()
+        elif keeping.due or (keeping.busy and not derived.index_waits):
+            if ids := await keeping.piece():
+                self.on_erased(ids)
+        elif derived.uncounted and not self.queue_depth:
+            await derived.count()
+        elif derived.index_waits:
+            await derived.index()
         else:
-            await self._keeping.shrink()
-
-    async def _keep(self) -> None:
-        """Do a piece of retention or erasure, and tell whoever waits for it."""
-        ids, ended = await self._keeping.piece()
-        if ids:
-            self.on_erased(ids)
-        for erasure_id, erased in ended.items():
-            waiting = self._erasing.pop(erasure_id, None)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(erased)
-
-    async def _count(self) -> None:
-        counted = await self._write(counts.fold)
-        self._uncounted = max(0, self._uncounted - counted) if counted else 0
-
-    async def _index(self) -> None:
-        if self._index_damaged:
-            await self._write(upkeep.start_over)
-            self._index_damaged = False
-        least, self._unfolded_since_upkeep = self._unfolded_since_upkeep, 0
-        moved, more = await self._write(upkeep.piece, self.files, least)
-        self._unfolded = max(0, self._unfolded - moved) if moved else 0
-        self._more_upkeep = more
-        self._upkept_at = time.monotonic()
-
-    @property
-    def _index_waits(self) -> bool:
-        if self._unfolded or self._more_upkeep:
-            return True
-        return time.monotonic() >= self._upkept_at + upkeep.LOOK_SECONDS
+            await keeping.shrink()
 
     @property
     def upkeep_waits(self) -> bool:
-        return bool(self._uncounted) or self._keeping.waits or self._index_waits
+        return self._derived.waits or self._keeping.waits
 
     @property
     def upkeep_due(self) -> bool:
-        return self._counts_due or self._keeping.due or self._unfolded >= upkeep.FOLD_BACKLOG
-
-    @property
-    def _counts_due(self) -> bool:
-        return self._uncounted >= counts.FOLD_ROWS
+        return self._derived.due or self._keeping.due
 
     async def erase(self, *, person: str | None = None, message_id: str | None = None) -> Erased:
-        waiting: asyncio.Future[Erased] = asyncio.get_running_loop().create_future()
-        number = await self._write(erasure.order, person=person, message_id=message_id)
-        self._erasing[number] = waiting
-        self._keeping.erasing = True
+        ended = await self._keeping.erase(person=person, message_id=message_id)
         self._commits.wake()
-        return await asyncio.shield(waiting)
+        return await asyncio.shield(ended)
 
     async def erasable(self, person: str) -> Erased:
         return await self._read(self._searches, erasure.count, person)
-
-    async def _write(
-        self,
-        work: Callable[Concatenate[sqlite3.Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        try:
-            return await self._writing.run(work, *args, **kwargs)
-        except (sqlite3.Error, OSError) as error:
-            if getattr(error, "sqlite_errorcode", None) in _FSYNC_FAILED:
-                # The kernel may have dropped the pages that it could not write and call the next
-                # sync a success. Only a new process, which reads the files again, knows.
-                raise Fatal(str(error)) from error
-            raise StoreError(str(error)) from error
-
-    def _check_files(self) -> None:
-        try:
-            self.files.check()
-        except OSError as error:
-            raise StoreError(str(error)) from error
 
     # -- reading
 
@@ -280,10 +209,7 @@ class SqliteStore(MessageStore):
         return await self._read(self._listings, reads.stats, now_us, self._busiest)
 
     async def export(self, query: MessageQuery) -> AsyncGenerator[list[Message], None]:
-        """Yield all rows that match.
-
-        Each chunk is a short read of its own: a long export holds back no checkpoint.
-        """
+        """Yield all rows that match. Each chunk is a short read: no checkpoint is held back."""
         work = reads.export if query.order != "stored" else following.export
         stream = self._searches.stream(work, query, EXPORT_ROWS)
         began = time.monotonic()
@@ -318,7 +244,6 @@ class SqliteStore(MessageStore):
         return await self._read(self._health, search.backlog)
 
     async def gauges(self) -> Sequence[Gauge]:
-        disk = self.files.disk_bytes()
         backlog: int | None = None
         expired: int | None = None
         with contextlib.suppress(StoreError, TimeoutError):
@@ -332,17 +257,12 @@ class SqliteStore(MessageStore):
                 backlog,
             ),
             Gauge(
-                "lyftr_database_bytes", "Size of the database file.", self.files.database_bytes()
-            ),
-            Gauge(
                 "lyftr_retention_backlog_messages",
                 "Messages that have expired and are not deleted yet.",
                 expired,
             ),
-            Gauge("lyftr_erasures_waiting", "Erasures under way.", len(self._erasing)),
-            Gauge("lyftr_wal_bytes", "Size of the write-ahead log.", self.files.wal_bytes()),
-            Gauge("lyftr_disk_free_bytes", "Free on the database's disk.", disk and disk[0]),
-            Gauge("lyftr_disk_size_bytes", "Size of the database's disk.", disk and disk[1]),
+            Gauge("lyftr_erasures_waiting", "Erasures under way.", self._keeping.erasures),
+            *self.files.gauges(),
         ]
 
     async def _read(
@@ -372,58 +292,8 @@ class SqliteStore(MessageStore):
     def _failed_read(self, error: sqlite3.Error) -> StoreError:
         self.metrics.errors += 1
         if upkeep.damaged(error):
-            self._index_damaged = self._more_upkeep = True
+            self._derived.index_damaged = True
         return StoreError(str(error))
-
-
-# What only a person can mend; a lock or an I/O error may pass by itself.
-_LASTING_CODES = {
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_NOTADB,
-    sqlite3.SQLITE_READONLY,
-}
-_LASTING = (
-    Unusable,
-    FileExistsError,
-    FileNotFoundError,
-    IsADirectoryError,
-    NotADirectoryError,
-    PermissionError,
-)
-
-
-def _unopenable(path: Path, error: Exception) -> Unopenable:
-    code = getattr(error, "sqlite_errorcode", None)
-    lasting = isinstance(error, _LASTING) or (code is not None and code & 0xFF in _LASTING_CODES)
-    return (Unusable if lasting else Unopenable)(f"{path}: {error}")
-
-
-def _make_durable(db: sqlite3.Connection) -> None:
-    # After migrate: until then nothing may be written, to a database that is not ours least of all.
-    (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
-    if mode != "wal":
-        raise Unusable(f"the file system allows no write-ahead log (journal mode {mode})")
-    db.execute("PRAGMA synchronous = FULL")
-    (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
-    db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_BYTES // page_bytes}").fetchall()
-    # What is deleted is overwritten; an insert pays nothing for it.
-    db.execute("PRAGMA secure_delete = ON").fetchall()
-
-
-def _repair_counts(db: sqlite3.Connection) -> None:
-    """Count anew what does not fit, after INSERT OR REPLACE by hand for one."""
-    if not verify.counts_fit(db):
-        logger.warning("the counts do not fit the messages: counting anew")
-        counts.recount(db, lambda step: logger.info("counting anew: %s", step))
-
-
-def _state(db: sqlite3.Connection) -> tuple[int, int, int]:
-    """Return the last seq, and how many messages the counts and the search index do not have."""
-    (last_seq,) = db.execute(
-        "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages'"
-    ).fetchone()
-    return last_seq, counts.waiting(db), search.backlog(db)
 
 
 def _probe(db: sqlite3.Connection) -> None:
