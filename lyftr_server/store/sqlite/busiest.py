@@ -69,9 +69,10 @@ def _all(db: sqlite3.Connection) -> list[Rank]:
     return _ranks(
         db,
         "SELECT * FROM (SELECT from_msisdn FROM sender_counts WHERE rank_floor > coalesce(("
-        "  SELECT rank_floor FROM sender_counts ORDER BY rank_floor DESC LIMIT 1 OFFSET ?1 - 1"
-        " ), 0) / 2 ORDER BY n DESC, from_msisdn LIMIT ?1) UNION SELECT from_msisdn FROM uncounted",
-        (KEPT,),
+        "  SELECT rank_floor FROM sender_counts ORDER BY rank_floor DESC LIMIT 1"
+        f" OFFSET {KEPT - 1} ), 0) / 2 ORDER BY n DESC, from_msisdn LIMIT {KEPT})"
+        " UNION SELECT from_msisdn FROM uncounted",
+        (),
     )
 
 

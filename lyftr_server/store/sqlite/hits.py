@@ -120,14 +120,15 @@ class Hits:
     def _scan(self, sql: str, letters: Sequence[str], after: int, upto: int) -> None:
         """Take in those of a range that satisfy a condition. Block by block: nothing is sorted."""
         self._db.execute(
-            "WITH RECURSIVE blocks (block) AS (SELECT ?1 / ?3 UNION ALL"
-            " SELECT block + 1 FROM blocks WHERE block < ?2 / ?3),"
-            " summed AS MATERIALIZED (SELECT block, (SELECT sum((1 << seq % ?3) + (1 << ?3))"
-            "  FROM messages NOT INDEXED WHERE seq >= max(?1 + 1, block * ?3)"
-            f"  AND seq < min(?2 + 1, block * ?3 + ?3) AND ({sql})) AS found FROM blocks)"
-            f" INSERT INTO {self.table} SELECT block, found & (1 << ?3) - 1, found >> ?3"
+            f"WITH RECURSIVE blocks (block) AS (SELECT ? / {BITS} UNION ALL"
+            f" SELECT block + 1 FROM blocks WHERE block < ? / {BITS}),"
+            " summed AS MATERIALIZED (SELECT block,"
+            f"  (SELECT sum((1 << seq % {BITS}) + (1 << {BITS})) FROM messages NOT INDEXED"
+            f"  WHERE seq >= max(? + 1, block * {BITS}) AND seq < min(? + 1, (block + 1) * {BITS})"
+            f"  AND ({sql})) AS found FROM blocks)"
+            f" INSERT INTO {self.table} SELECT block, found & (1 << {BITS}) - 1, found >> {BITS}"
             f" FROM summed WHERE found {_ADD}",
-            (after, upto, BITS, *letters),
+            (after, upto, after, upto, *letters),
         )
 
     def _look_up(self, after: int, upto: int) -> int:
