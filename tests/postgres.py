@@ -6,7 +6,6 @@ import itertools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -21,6 +20,8 @@ from typing import Any, Self, TypeVar
 import asyncpg
 
 from lyftr_server.store.postgres import schema
+
+from .ports import free_port
 
 T = TypeVar("T")
 
@@ -77,7 +78,7 @@ class PostgresServer:
         self._options = options
         self.folder = base or Path(tempfile.mkdtemp(prefix="lyftr-postgres-"))
         self.data = self.folder / "data"
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count()
 
@@ -211,9 +212,3 @@ def _end_with_parent() -> None:
 
 def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

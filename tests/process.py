@@ -278,13 +278,6 @@ def ask(
     return Answer(answer.status, answer.headers, answer.read())
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class ServerSocket:
     """A plain connection, for what an HTTP client would not send."""
 

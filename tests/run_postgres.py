@@ -1,7 +1,7 @@
 """python -m tests.run_postgres: two servers on one PostgreSQL of this machine, to look around.
 
 The database stays in its folder; its programs are the wheel's of the test extra, or the system's.
-PORT is the first server's, and the next one the second's.
+PORT is the first server's, and the next one the second's; 0 lets each take a free one.
 """
 
 import argparse
@@ -46,7 +46,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop(servers))
     with KeptServer(programs, options="", base=folder) as postgres:
-        for port in (first, first + 1):
+        for port in (first, first and first + 1):
             variables = {"DATABASE_URL": postgres.url(DATABASE), "PORT": str(port)}
             servers.append(
                 subprocess.Popen(

@@ -16,7 +16,8 @@ import yaml
 from lyftr_server import __version__
 
 from .conftest import ServerFactory
-from .process import ROOT, Answer, as_body, ask, free_port, message
+from .ports import free_port
+from .process import ROOT, Answer, as_body, ask, message
 
 EXAMPLES = ROOT / "examples"
 SITE = "messages.example.com"

@@ -22,6 +22,7 @@ from lyftr_server.log import JsonLines, Output, describe, event, readable
 from lyftr_server.signature import sign
 
 from .conftest import ErrorLog, LogFile, ServerFactory
+from .ports import free_port
 from .process import (
     RUN_PY,
     SECRET,
@@ -29,7 +30,6 @@ from .process import (
     ServerSocket,
     as_body,
     environment,
-    free_port,
     message,
 )
 

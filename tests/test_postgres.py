@@ -1,6 +1,7 @@
 """Servers on PostgreSQL, as their users see them."""
 
 import http.client
+import json
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from lyftr_server.signature import sign
 from .conftest import ServerFactory
 from .faults.clients import Senders
 from .postgres import PostgresServer, query
-from .process import SECRET, Answer, RunningServer, as_body, ask, environment, free_port, message
+from .process import SECRET, Answer, RunningServer, as_body, ask, environment, message
 
 
 def refused(folder: Path, *command: str, **variables: str) -> tuple[int, str]:
@@ -187,25 +188,25 @@ def test_the_url_may_stand_in_a_file(
 
 def test_make_run_postgres_serves_one_database_twice(make_folder: Path) -> None:
     """As the Makefile starts it, with the wheel's PostgreSQL where it is installed."""
-    port = free_port()
     run = subprocess.Popen(
         [sys.executable, "-m", "tests.run_postgres", "--folder", make_folder],
-        env=environment(WEBHOOK_SECRET=SECRET, PORT=str(port)),
+        env=environment(WEBHOOK_SECRET=SECRET, PORT="0"),
         cwd=make_folder,
         stdout=subprocess.PIPE,
         text=True,
     )
     try:
         assert run.stdout is not None
-        listening = 0
-        while listening < 2:
+        ports: list[int] = []
+        while len(ports) < 2:
             line = run.stdout.readline()
             assert line, "it has ended"
-            listening += '"listening"' in line
+            if '"listening"' in line:
+                ports.append(json.loads(line)["port"])
         body = as_body(message("m1"))
         signature = sign(SECRET.encode(), body)
-        assert fetch(port, "POST", "/webhook", body, {"X-Signature": signature}).status == 200
-        found = fetch(port + 1, "GET", "/messages").json()
+        assert fetch(ports[0], "POST", "/webhook", body, {"X-Signature": signature}).status == 200
+        found = fetch(ports[1], "GET", "/messages").json()
         assert found["data"] == [message("m1")]
     finally:
         run.terminate()

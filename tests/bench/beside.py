@@ -29,7 +29,8 @@ from tests.bench import contestants, database
 from tests.bench.bodies import sign, write_bodies
 from tests.bench.contestants import SECRET
 from tests.bench.load import Load, require_wrk, run_wrk
-from tests.bench.process import Server, free_port
+from tests.bench.process import Server
+from tests.ports import free_port
 
 OURS = next(each for each in contestants.line_up(0) if each.name == "ours")
 FLOODERS = 8

@@ -21,7 +21,8 @@ from tests.bench.bodies import write_bodies
 from tests.bench.contestants import SECRET, Contestant, NotHereError
 from tests.bench.contract import check_contract
 from tests.bench.load import LoadError, require_wrk, run_wrk
-from tests.bench.process import Server, free_port
+from tests.bench.process import Server
+from tests.ports import free_port
 
 RESULTS = Path(__file__).with_name("results")
 WARM_SECONDS = 1

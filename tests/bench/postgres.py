@@ -19,11 +19,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ..cluster import Cluster
+from ..ports import free_port
 from ..postgres import PostgresServer, find_programs, query
 from . import contestants, machine
 from .bodies import write_bodies
 from .load import Load, LoadError, require_wrk, run_wrk
-from .process import Server, free_port
+from .process import Server
 
 CEILING = 20_000
 WARM_SECONDS = 1

@@ -20,8 +20,9 @@ from pathlib import Path
 
 from lyftr_server.signature import sign
 
+from ..ports import free_port
 from ..process import SECRET, environment, message
-from .process import Server, free_port
+from .process import Server
 
 CONNECTIONS = 16
 
