@@ -153,23 +153,33 @@ class ServiceMixin:
         )
 
 
-class _EveryMethod(tuple[str, ...]):
-    def __contains__(self, method: object) -> bool:
-        return True
-
-
 class BaseHandler(ServiceMixin, RequestHandler):
     """A handler whose every answer goes past Tornado's: a status, some headers, and bytes."""
 
-    # Tornado would refuse others before `prepare`, and so before what comes before the method.
-    SUPPORTED_METHODS = _EveryMethod()
     _streaming = False
+    _answered = False
 
-    def clear(self) -> None:
-        """Build none of Tornado's default headers: no answer is made of them."""
+    def __init__(self, application: Any, request: Any) -> None:
+        """Take a request, and build nothing of what Tornado's own answers are made of."""
+        self.application = application
+        self.request = request
+        request.connection.set_close_callback(self.on_connection_close)
+        self.initialize()
 
-    def prepare(self) -> None:
-        self.check()
+    async def serve(self, *args: bytes) -> None:
+        """Answer the request, whatever happens; `args` is what its path holds.
+
+        Tornado's _execute would parse forms that nobody signed, refuse a method before all else,
+        and look after cookies that we have not.
+        """
+        try:
+            self.check()
+            await getattr(self, self.request.method.lower())(*map(self.decode_argument, args))
+        except Exception as error:
+            self._fail(error)
+        except BaseException as error:
+            self._fail(error)
+            raise
 
     def check(self) -> None:
         """Refuse what may not go on; in the contract's order."""
@@ -224,11 +234,9 @@ class BaseHandler(ServiceMixin, RequestHandler):
         self.account()
 
     def _exchange(self) -> Any:
-        """Return the way back; detach() is how Tornado lets go of a request that is ended."""
-        # As Tornado does it: without the circle through `ui` an ended request, its body too, is
-        # freed at once, and the collector has nothing to do.
-        self.ui = None  # type: ignore[assignment]
-        return self.detach()
+        """Return the way back, once."""
+        self._answered = True
+        return self.request.connection
 
     def reply_json(self, status: int, content: Any, headers: Headers = ()) -> None:
         self.reply(status, self._as_json(content), headers)
@@ -240,15 +248,17 @@ class BaseHandler(ServiceMixin, RequestHandler):
 
     # -- errors: one table from what was raised to what is answered
 
-    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
-        error = kwargs.get("exc_info", (None, None))[1]
-        self._answer_error(status_code, error)
+    def _fail(self, raised: BaseException) -> None:
+        self._log_unforeseen(raised)
+        if not self._answered:
+            self._answer_error(raised)
         # The last to see it: frames that keep it, or the future that it came in, are cycles.
+        error: BaseException | None = raised
         while error is not None:
             error.__traceback__ = None
             error = error.__cause__ or error.__context__
 
-    def _answer_error(self, status_code: int, error: BaseException | None) -> None:
+    def _answer_error(self, error: BaseException) -> None:
         if isinstance(error, Refused):
             refusal = error
         elif isinstance(error, Invalid):
@@ -259,10 +269,8 @@ class BaseHandler(ServiceMixin, RequestHandler):
             refusal = Refused(
                 503, "storage is unavailable", result="storage_error", headers=[RETRY_AFTER]
             )
-        elif status_code == 405:
-            refusal = self.method_refused()
         elif isinstance(error, HTTPError):
-            refusal = Refused(status_code, "bad request")
+            refusal = Refused(error.status_code, "bad request")
         else:
             refusal = Refused(500, "internal error", result="storage_error")
         if self._streaming:
@@ -275,13 +283,12 @@ class BaseHandler(ServiceMixin, RequestHandler):
             self.result = refusal.result
         self.reply_json(refusal.status, {"detail": refusal.detail}, refusal.headers)
 
-    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
-        """Log what nobody foresaw. Tornado's own words would have the query string."""
-        if value is not None and not isinstance(value, (Refused, Invalid, StoreError, HTTPError)):
+    def _log_unforeseen(self, error: BaseException) -> None:
+        if not isinstance(error, (Refused, Invalid, StoreError, HTTPError)):
             log.event(
                 logger,
                 logging.ERROR,
                 "unexpected_error",
                 request_id=self.request_id,
-                exception=log.describe(value),
+                exception=log.describe(error),
             )

@@ -21,6 +21,10 @@ class Proxies:
     def __init__(self, trusted: Sequence[Network]) -> None:
         self._trusted = trusted
 
+    @property
+    def any(self) -> bool:
+        return bool(self._trusted)
+
     def client(self, peer: str, forwarded_for: str) -> str:
         """Return who asked: the peer, or the nearest hop before it that no trusted proxy is.
 

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import aiosqlite
 import pytest
 from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPServerRequest, RequestStartLine
-from tornado.web import Application, RequestHandler
 
 from lyftr_server.sources import SOURCES
 from lyftr_server.store.sqlite.connection import open_writer
@@ -330,35 +329,17 @@ def test_a_function_runs_in_the_connections_thread_and_its_error_comes_back(
     asyncio.run(go())
 
 
-# -- Tornado: base.py and http1 answer in place of its own connection
-
-
-class Recorder(HTTPConnection):
-    """The connection of a request that never came over a socket."""
-
-    def __init__(self) -> None:
-        self.detached = False
-
-    def set_close_callback(self, callback: Any) -> None:
-        self.callback = callback
-
-    def detach(self) -> "Recorder":
-        self.detached = True
-        return self
-
-
-def request(connection: HTTPConnection, headers: HTTPHeaders | None = None) -> HTTPServerRequest:
-    """Return a request as http1 makes it."""
-    return HTTPServerRequest(
-        start_line=RequestStartLine("GET", "/a%20b?x=1&x=%FF", "HTTP/1.1"),
-        headers=headers or HTTPHeaders({"Host": "h", "X-Y": "z"}),
-        body=b"b",
-        connection=connection,
-    )
+# -- Tornado: http1 makes its requests
 
 
 def test_tornado_makes_a_request_of_its_parts() -> None:
-    made = request(Recorder())
+    """As http1 makes it."""
+    made = HTTPServerRequest(
+        start_line=RequestStartLine("GET", "/a%20b?x=1&x=%FF", "HTTP/1.1"),
+        headers=HTTPHeaders({"Host": "h", "X-Y": "z"}),
+        body=b"b",
+        connection=HTTPConnection(),
+    )
     assert (made.method, made.path, made.query, made.version) == (
         "GET",
         "/a%20b",
@@ -369,41 +350,6 @@ def test_tornado_makes_a_request_of_its_parts() -> None:
         b"b",
         "z",
         {"x": [b"1", b"\xff"]},
-    )
-
-
-def test_detaching_ends_a_handlers_part() -> None:
-    connection = Recorder()
-    handler = RequestHandler(Application(), request(connection))
-    assert handler.detach() is connection
-    assert connection.detached
-    assert handler._finished
-    with pytest.raises(RuntimeError):
-        handler.finish()
-
-
-def test_default_headers_are_built_in_a_clear_that_can_be_left_out() -> None:
-    class Bare(RequestHandler):
-        def clear(self) -> None:
-            pass
-
-    bare = Bare(Application(), request(Recorder()))
-    assert not hasattr(bare, "_headers")
-    whole = RequestHandler(Application(), request(Recorder()))
-    assert whole._headers["Content-Type"] == "text/html; charset=UTF-8"
-
-
-def test_a_handler_runs_by_its_execute() -> None:
-    """Application calls it itself, with no transforms."""
-    names = list(inspect.signature(RequestHandler._execute).parameters)
-    assert names == ["self", "transforms", "args", "kwargs"]
-    assert inspect.iscoroutinefunction(RequestHandler._execute)
-
-
-def test_supported_methods_are_asked_with_in() -> None:
-    """BaseHandler lets every method reach `prepare`."""
-    assert "self.request.method not in self.SUPPORTED_METHODS" in inspect.getsource(
-        RequestHandler._execute
     )
 
 

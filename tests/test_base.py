@@ -35,7 +35,6 @@ async def test_an_id_that_is_no_utf8_is_400(client: Client, log_file: LogFile, t
         pytest.param(KeyError("needle"), 500, "internal error", id="unforeseen"),
         pytest.param(RecursionError("needle"), 500, "internal error", id="too deep"),
         pytest.param(StoreError("needle"), 503, "storage is unavailable", id="the store's"),
-        pytest.param(HTTPError(405, "needle"), 405, "method not allowed", id="Tornado's 405"),
         pytest.param(HTTPError(400, "needle"), 400, "bad request", id="Tornado's own"),
     ],
 )

@@ -42,7 +42,14 @@ class DeliveryHandler(BaseHandler):
         if delivery.messages:
             self.message_id = delivery.messages[0].message_id
         # With the body, which is kept in the same transaction when a message turns out a conflict.
-        delivery = Delivery(*delivery[:4], self.request.body, self.request_id)
+        delivery = Delivery(
+            delivery.source,
+            delivery.messages,
+            delivery.payloads,
+            delivery.events,
+            self.request.body,
+            self.request_id,
+        )
         try:
             result = self.result = await self.application.store.insert(delivery)
         except QueueFull:

@@ -105,22 +105,19 @@ class Exchange:
             framing += "Connection: close\r\n"
         elif self._http10:
             framing += "Connection: keep-alive\r\n"
-        content_type, policy = "application/json", "frame-ancestors 'none'"
-        lines = [
-            f"HTTP/1.1 {status} {REASONS[status]}\r\n"
-            f"Server: lyftr-server\r\nDate: {self._wire.date()}\r\n{_SAFE}"
-        ]
+        content_type, policy, others = "application/json", "frame-ancestors 'none'", ""
         for name, value in headers:
             if name == "Content-Type":
                 content_type = value
             elif name == "Content-Security-Policy":
                 policy = value
             else:
-                lines.append(f"{name}: {value}\r\n")
-        lines.append(
+                others += f"{name}: {value}\r\n"
+        return (
+            f"HTTP/1.1 {status} {REASONS[status]}\r\n"
+            f"Server: lyftr-server\r\nDate: {self._wire.date()}\r\n{_SAFE}{others}"
             f"Content-Security-Policy: {policy}\r\nContent-Type: {content_type}\r\n{framing}\r\n"
-        )
-        return "".join(lines).encode("latin-1")
+        ).encode("latin-1")
 
     def _end(self) -> None:
         self._on_close = None  # it leads to the handler, whose body would wait for the collector
@@ -130,9 +127,6 @@ class Exchange:
 
     def set_close_callback(self, callback: Callable[[], None] | None) -> None:
         self._on_close = callback
-
-    def detach(self) -> "Exchange":
-        return self
 
     def client_gone(self) -> None:
         callback, self._on_close = self._on_close, None

@@ -211,14 +211,14 @@ class RequestReader:
             raise _Faulty(431)
         if upload.version not in ("1.0", "1.1"):
             raise _Faulty(505)
-        length = headers.get("content-length")
-        coding = headers.get("transfer-encoding")
+        length = headers.own("content-length")
+        coding = headers.own("transfer-encoding")
         if coding is not None:
             if upload.version == "1.0":
                 raise _Faulty(400)
             if coding.lower() != "chunked":
                 raise _Faulty(501)
-        expected = headers.get("expect")
+        expected = headers.own("expect")
         if expected is not None:
             if expected.lower() != "100-continue":
                 raise _Faulty(417)

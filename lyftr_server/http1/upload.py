@@ -94,7 +94,7 @@ class Upload:
 
     def host(self) -> str:
         """Return the Host field's value, or raise ValueError (RFC 9112, 3.2)."""
-        host: str | None = self.headers.get("host")
+        host = self.headers.own("host")
         if host is None and self.version == "1.0":
             return ""
         if host is None or not _HOST.fullmatch(host):
@@ -122,13 +122,13 @@ class Fields(dict[str, str]):
     def add(self, name: str, value: str) -> None:
         """Add a field; the values of a repeated one are joined (RFC 9110, 5.3)."""
         name = name.lower()
-        # Tornado parses the body of a form before anybody has checked its signature, when it
-        # learns of one.
-        if name != "content-type":
-            self[name] = f"{self[name]},{value}" if name in self else value
+        self[name] = f"{self[name]},{value}" if name in self else value
+
+    # By its name in lower case: what http1 itself asks for.
+    own = dict[str, str].get
 
     def get(self, name: str, default: Any = None) -> Any:
-        return super().get(name.lower(), default)
+        return self.own(name.lower(), default)
 
 
 class Request(HTTPServerRequest):
