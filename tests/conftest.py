@@ -202,7 +202,7 @@ def open_store(io_loop: AsyncIOLoop) -> Iterator[StoreFactory]:
 
     yield opened
     for store in stores:
-        if store._connections:
+        if not store._commits._closing:
             io_loop.run_sync(store.close)
 
 

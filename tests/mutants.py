@@ -42,6 +42,7 @@ INSERT = "lyftr_server/store/sqlite/insert.py"
 STORE = "lyftr_server/store/sqlite/store.py"
 OPENING = "lyftr_server/store/sqlite/opening.py"
 WRITER = "lyftr_server/store/sqlite/writer.py"
+CHECKPOINTS = "lyftr_server/store/sqlite/checkpoints.py"
 FILES = "lyftr_server/store/sqlite/files.py"
 SIGNATURE = "lyftr_server/signature.py"
 WEBHOOK = "lyftr_server/handlers/webhook.py"
@@ -383,8 +384,8 @@ MUTANTS = (
         (WRITES, ONCE),
         (
             INSERT,
-            "seq > last_seq and message.message_id not in outcomes.seqs:",
-            "seq > last_seq:",
+            "seq in new and message.message_id not in outcomes.seqs:",
+            "seq in new:",
         ),
     ),
     mutant(
@@ -482,9 +483,19 @@ MUTANTS = (
         (STORE_HEALTH, "            self._failing = None\n", "            pass\n"),
     ),
     mutant(
+        "a checkpoint whose failed sync is forgotten",
+        ("tests/store/test_checkpoints.py",),
+        (CHECKPOINTS, "raise Fatal(str(error)) from error", "pass"),
+    ),
+    mutant(
+        "a log that is copied and never begun anew",
+        ("tests/store/test_checkpoints.py",),
+        (CHECKPOINTS, "await self._write(_checkpoint)", "pass"),
+    ),
+    mutant(
         "a probe that writes nothing",
         (STORAGE, WRITES),
-        (STORE, 'db.execute("UPDATE probe SET at = ?", (time.time_ns() // 1000,))', "pass"),
+        (WRITER, 'db.execute("UPDATE probe SET at = ?", (time.time_ns() // 1000,))', "pass"),
     ),
     mutant(
         "a probe whose failing read is nobody's",

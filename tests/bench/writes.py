@@ -5,7 +5,7 @@
 Batches of 64 through the store's own function, with a sync each, among ROWS stored messages whose
 times are spread over ninety days, or nearly ascend. CPU time is this thread's, which other programs
 on the machine change little. The write-ahead log is not emptied meanwhile, so its size is what was
-written; all of it goes to the database once more.
+written; each page of it goes to the database once more.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from lyftr_server.records import Delivery, Message
 from lyftr_server.store.limits import Limits
-from lyftr_server.store.sqlite import counts, schema
+from lyftr_server.store.sqlite import schema
 from lyftr_server.store.sqlite.connection import CACHE_KIB
 from lyftr_server.store.sqlite.insert import insert
 from lyftr_server.store.sqlite.tombstones import Tombstones
@@ -44,13 +44,8 @@ ORDERS = ("spread", "ascending")
 class Cost(NamedTuple):
     """Of one message: microseconds of CPU, and KiB of the write-ahead log."""
 
-    insert_us: float
-    count_us: float
+    cpu_us: float
     wal_kib: float
-
-    @property
-    def cpu_us(self) -> float:
-        return self.insert_us + self.count_us
 
 
 def main() -> int:
@@ -68,8 +63,7 @@ def main() -> int:
                 _measure(full, order, options.rows, options.messages) for _ in range(options.rounds)
             ]
             print(f"times {order}, {options.rows:,} messages stored:", flush=True)
-            for what, unit in (("cpu_us", "µs of CPU"), ("count_us", "of these for the counts"),
-                               ("wal_kib", "KiB of write-ahead log")):  # fmt: skip
+            for what, unit in (("cpu_us", "µs of CPU"), ("wal_kib", "KiB of write-ahead log")):
                 values = sorted(getattr(cost, what) for cost in costs)
                 middle = statistics.median(values)
                 print(f"  {middle:6.1f} ({values[0]:.1f}–{values[-1]:.1f}) {unit}", flush=True)
@@ -98,17 +92,14 @@ def _build(path: Path, rows: int, order: str) -> None:
         tombstones = Tombstones(db)
         db.execute("COMMIT")
         while batch := list(itertools.islice(waiting, BUILD_BATCH)):
-            insert(db, batch, 0, Limits(), tombstones)
-        while counts.fold(db, BUILD_BATCH * 16):
-            pass
+            insert(db, batch, Limits(), tombstones)
 
 
 def _measure(full: Path, order: str, rows: int, messages: int) -> Cost:
     path = full.with_name("measured.db")
     shutil.copyfile(full, path)
     waiting = _messages("measured", messages + WARM_MESSAGES, order, rows)
-    cpu = count_cpu = 0.0
-    last_seq = uncounted = 0
+    cpu = 0.0
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("PRAGMA journal_mode = WAL").fetchall()
         db.execute("PRAGMA synchronous = FULL")
@@ -120,19 +111,14 @@ def _measure(full: Path, order: str, rows: int, messages: int) -> Cost:
             batch = list(itertools.islice(waiting, BATCH))
             if number * BATCH == WARM_MESSAGES:
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                cpu = count_cpu = 0.0
+                cpu = 0.0
             if not batch:
                 break
             began = time.thread_time()
-            last_seq = insert(db, batch, last_seq, Limits(), tombstones).last_seq
+            insert(db, batch, Limits(), tombstones)
             cpu += time.thread_time() - began
-            uncounted += len(batch)
-            if uncounted >= counts.FOLD_ROWS:
-                began = time.thread_time()
-                uncounted -= counts.fold(db)
-                count_cpu += time.thread_time() - began
         wal_bytes = path.with_name(f"{path.name}-wal").stat().st_size
-    return Cost(cpu / messages * 1e6, count_cpu / messages * 1e6, wal_bytes / messages / 1024)
+    return Cost(cpu / messages * 1e6, wal_bytes / messages / 1024)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class SqliteKeeper:
 
     def insert(self, messages: Sequence[Message], at_us: int) -> Sequence[Result]:
         batch = [native(each) for each in messages]
-        found = insert(self._db, batch, 0, Limits(), self._tombstones, at_us)
+        found = insert(self._db, batch, Limits(), self._tombstones, at_us)
         # As an idle moment does: what has expired is found by the counts.
         count_all(self._db)
         return found.results

@@ -355,7 +355,7 @@ def path(store: MessageStore) -> Path:
 async def test_a_long_backlog_of_the_search_index_holds_nobody_up(
     open_store: StoreFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening, "find", lambda db: opening.Standing(0, 0, 10**9))
+    monkeypatch.setattr(opening, "find", lambda db: opening.Standing(0, 10**9))
     monkeypatch.setattr(upkeep, "piece", lambda db, files, least: upkeep.Kept(1, True))
     store = await open_store(tmp_path / "app.db")
     async with asyncio.timeout(30):

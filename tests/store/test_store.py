@@ -70,15 +70,14 @@ async def test_the_database_is_synced_fully_and_private(store: MessageStore, pat
         names = ("journal_mode", "synchronous", "page_size", "auto_vacuum")
         return [db.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
 
-    writing, *_ = store._connections
-    assert await writing.run(pragmas) == ["wal", 2, 2048, 2]  # FULL, INCREMENTAL
+    assert await store._writing.run(pragmas) == ["wal", 2, 2048, 2]  # FULL, INCREMENTAL
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 async def test_readers_cannot_write(store: MessageStore) -> None:
-    for connection in store._connections[1:]:
+    for reader in (store._listings, store._searches, store._health):
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
-            await connection.run(lambda db: db.execute("DELETE FROM messages"))
+            await reader.run(lambda db: db.execute("DELETE FROM messages"))
 
 
 async def test_a_second_store_on_the_same_file_cannot_open(
@@ -117,7 +116,7 @@ async def test_a_place_that_cannot_be_is_unopenable(
 async def test_closing_ends_every_thread(open_store: StoreFactory, path: Path) -> None:
     before = threading.active_count()
     store = await open_store(path)
-    assert threading.active_count() == before + 4
+    assert threading.active_count() == before + 5
     await store.close()
     await settled(before)
 

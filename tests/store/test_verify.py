@@ -55,18 +55,24 @@ def test_messages_are_counted_in_pieces_and_busy_senders_by_day(tmp_path: Path) 
     with database(tmp_path / "app.db") as db:
         rows = [message(f"m{n}", sender="+1" if n % 50 else "+2") for n in range(2100)]
         insert(db, rows, count=False)
-        # A row far above all others, as by hand; and one that goes before it is counted.
-        db.execute("UPDATE sqlite_sequence SET seq = 1 << 40")
-        insert(db, [message("far")], count=False)
-        db.execute("DELETE FROM messages WHERE message_id = 'm0'")
+        # With the 512th message, the 1,024th, and so on: within the same statement.
+        assert counts.waiting(db) == 2100 % counts.FOLD_ROWS
+        # One that is counted goes, and one that is not.
+        db.execute("DELETE FROM messages WHERE message_id IN ('m0', 'm2099')")
         assert list(verify.problems(db, deep=False)) == []
-        assert counts.waiting(db) == 2100
-        assert counts.fold(db, 2090) == 2090
-        db.execute("DELETE FROM messages WHERE message_id IN ('m1', 'm2099')")
-        assert [counts.fold(db, 2090) for _ in range(2)] == [9, 0]
+        assert counts.waiting(db) == 51
+        assert counts.fold(db, 40) == 40
+        db.execute("DELETE FROM messages WHERE message_id IN ('m1', 'm2098')")
+        assert [counts.fold(db, 40) for _ in range(2)] == [10, 0]
+        assert list(verify.problems(db, deep=False)) == []
+        # A row far above all others, as by hand.
+        db.execute("UPDATE sqlite_sequence SET seq = 1 << 40")
+        insert(db, [message("near"), message("far")], count=False)
+        assert counts.waiting(db) == 1
         assert list(verify.problems(db, deep=False)) == []
         assert db.execute("SELECT from_msisdn, n FROM sender_counts WHERE by_day").fetchall() == [
-            ("+1", 2057)
+            ("+1", 2056),
+            ("+2", 41),
         ]
         with pytest.raises(sqlite3.IntegrityError, match="leave it out"):
             db.execute(

@@ -20,9 +20,6 @@ BUSY_SECONDS = 2.0
 # Larger ones gain nothing: what is not in them is in the operating system's.
 CACHE_KIB = 16 * 1024
 READ_CACHE_KIB = 8 * 1024
-# Of WAL, twice SQLite's default: a page that many commits wrote goes to the database once. More
-# would be better still for a large database, and hold up a commit for 50 ms at a time.
-CHECKPOINT_BYTES = 8 << 20
 
 
 class Connection(aiosqlite.Connection):

@@ -1,9 +1,10 @@
 """The counts behind totals, statistics and deep offsets, and how they follow the messages.
 
-They know the messages up to `counted`. Those above, at most some thousand, are in the views
-`hours`, `days`, `senders` and `sender_days`, which add them one by one: what these sum up is exact
-at every moment. To count each message as it comes would dirty five pages for it, and write half as
-much again.
+They know the messages up to `counted`. Those above, at most FOLD_ROWS, are in the views `hours`,
+`days`, `senders` and `sender_days`, which add them one by one: what these sum up is exact at every
+moment. To count each message as it comes would dirty five pages for it, and write half as much
+again. So `counted` is raised once for many of them, by a message or in an idle moment, and a
+trigger lets the counts follow.
 """
 
 import sqlite3
@@ -11,8 +12,8 @@ from collections.abc import Callable
 
 from .sql import statements, transaction
 
-# A piece of fold(): some 5 ms. Of larger ones each message costs less; until then each read counts
-# those that wait, which takes less than 1 ms.
+# So many are counted at once, in some 5 ms. Of more each message costs less; until then each read
+# counts those that wait, which takes less than 1 ms.
 FOLD_ROWS = 512
 
 # The schema's step 2: counts by trigger, in the same transaction. A trigger does not fire for a
@@ -152,7 +153,28 @@ _BEGIN_DAYS = """\
     UPDATE sender_counts SET by_day = 1 WHERE from_msisdn = new.from_msisdn;
 """
 
+# Raises the counts by the messages that `counted` has passed.
+_NEW = "FROM messages WHERE seq > old.seq AND seq <= new.seq"
+_ADDED = "ON CONFLICT DO UPDATE SET n = n + excluded.n"
+_FOLD = f"""\
+    INSERT INTO hour_counts SELECT substr(instant, 1, 13), count(*) {_NEW} GROUP BY 1 {_ADDED};
+    INSERT INTO day_counts SELECT substr(instant, 1, 10), count(*) {_NEW} GROUP BY 1 {_ADDED};
+    -- before the senders' own counts, which may begin the counts by day with these messages in them
+    INSERT INTO sender_day_counts SELECT from_msisdn, substr(instant, 1, 10), count(*) {_NEW}
+        AND from_msisdn IN (SELECT from_msisdn FROM sender_counts WHERE by_day)
+        GROUP BY 1, 2 {_ADDED};
+    INSERT INTO sender_counts SELECT from_msisdn, count(*), count(*), 0 {_NEW} GROUP BY 1 {_ADDED};
+    INSERT INTO recipient_counts SELECT to_msisdn, count(*) {_NEW} GROUP BY 1 {_ADDED};
+    INSERT INTO stored_minute_counts
+        SELECT created_at / 60000000, count(*), min(seq), max(seq) {_NEW} GROUP BY 1 {_ADDED},
+        first_seq = min(first_seq, excluded.first_seq), last_seq = max(last_seq, excluded.last_seq);
+"""
+
 # The schema's step 6: the counts follow behind a watermark. Rows above it are not counted off.
+#
+# All of it happens within the statement that inserts a batch. With statements of their own every
+# step would give up the GIL and wait to have it back, and a transaction of their own would be one
+# more sync: together a quarter of the messages a second.
 WATERMARK = f"""
 CREATE TABLE counted (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL) STRICT;
 INSERT INTO counted SELECT 1, coalesce(max(seq), 0) FROM messages;
@@ -183,53 +205,38 @@ CREATE TRIGGER sender_counts_by_day_at_once AFTER INSERT ON sender_counts
 WHEN new.n >= {BUSY} AND NOT new.by_day BEGIN
 {_BEGIN_DAYS}END;
 
+CREATE TRIGGER counted_raise AFTER UPDATE OF seq ON counted WHEN new.seq > old.seq BEGIN
+{_FOLD}END;
 DROP TRIGGER messages_search_insert;
 CREATE TRIGGER messages_in_order AFTER INSERT ON messages
-WHEN new.seq <= max((SELECT watermark FROM search_state), (SELECT seq FROM counted)) BEGIN
-    SELECT RAISE(ABORT, 'seq is the order of storing: leave it out');
+WHEN NOT new.seq BETWEEN max((SELECT watermark FROM search_state), (SELECT seq FROM counted)) + 1
+    AND (SELECT seq FROM counted) + {FOLD_ROWS - 1} BEGIN
+    SELECT RAISE(ABORT, 'seq is the order of storing: leave it out')
+        WHERE new.seq <= max((SELECT watermark FROM search_state), (SELECT seq FROM counted));
+    UPDATE counted SET seq = new.seq;
 END;
-"""
-
-# Raises the counts by the messages above `counted`, up to the seq :upto.
-_NEW = "FROM messages WHERE seq > :counted AND seq <= :upto"
-_ADDED = "ON CONFLICT DO UPDATE SET n = n + excluded.n"
-_FOLD = f"""
-INSERT INTO hour_counts SELECT substr(instant, 1, 13), count(*) {_NEW} GROUP BY 1 {_ADDED};
-INSERT INTO day_counts SELECT substr(instant, 1, 10), count(*) {_NEW} GROUP BY 1 {_ADDED};
--- before the senders' own counts, which may begin the counts by day with these messages in them
-INSERT INTO sender_day_counts SELECT from_msisdn, substr(instant, 1, 10), count(*) {_NEW}
-    AND from_msisdn IN (SELECT from_msisdn FROM sender_counts WHERE by_day) GROUP BY 1, 2 {_ADDED};
-INSERT INTO sender_counts SELECT from_msisdn, count(*), count(*), 0 {_NEW} GROUP BY 1 {_ADDED};
-INSERT INTO recipient_counts SELECT to_msisdn, count(*) {_NEW} GROUP BY 1 {_ADDED};
-INSERT INTO stored_minute_counts SELECT created_at / 60000000, count(*), min(seq), max(seq) {_NEW}
-    GROUP BY 1 {_ADDED}, first_seq = min(first_seq, excluded.first_seq),
-    last_seq = max(last_seq, excluded.last_seq);
 """
 
 
 def fold(db: sqlite3.Connection, most_rows: int = FOLD_ROWS) -> int:
-    """Count the next messages, in one transaction; return how many, 0: all are counted."""
-    with transaction(db):
-        rows, upto, counted = db.execute(
-            "SELECT count(*), max(messages.seq), counted.seq FROM counted JOIN"
-            " (SELECT seq FROM uncounted ORDER BY seq LIMIT ?) AS messages",
-            (most_rows,),
-        ).fetchone()
-        if rows:
-            db.execute("UPDATE counted SET seq = ?", (upto,))
-            for statement in statements(_FOLD):
-                db.execute(statement, {"counted": counted, "upto": upto})
+    """Count the next messages that wait; return how many, 0: all are counted."""
+    rows, upto = db.execute(
+        "SELECT count(*), max(seq) FROM (SELECT seq FROM uncounted ORDER BY seq LIMIT ?)",
+        (most_rows,),
+    ).fetchone()
+    if rows:
+        db.execute("UPDATE counted SET seq = ?", (upto,))
     return int(rows)
 
 
 def recount(db: sqlite3.Connection, progress: Callable[[str], None]) -> None:
     """Derive all counts anew."""
     with transaction(db):
+        db.execute("UPDATE counted SET seq = (SELECT coalesce(max(seq), 0) FROM messages)")
         for statement in statements(RECOUNT):
             if statement.startswith("INSERT"):
                 progress(f"filling {statement.split()[2]}")
             db.execute(statement)
-        db.execute("UPDATE counted SET seq = (SELECT coalesce(max(seq), 0) FROM messages)")
 
 
 def waiting(db: sqlite3.Connection) -> int:

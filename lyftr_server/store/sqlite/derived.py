@@ -15,7 +15,7 @@ class Derived:
     """Knows how far behind they are, and lets them catch up."""
 
     def __init__(self, write: Write, files: Files, found: Standing) -> None:
-        self.uncounted = found.uncounted  # messages that the counts do not know
+        self.uncounted = found.uncounted > 0  # whether messages wait for the counts
         self.index_damaged = False
         self._write = write
         self._files = files
@@ -26,13 +26,9 @@ class Derived:
 
     def fall_behind(self, messages: int) -> None:
         """So many more were stored."""
-        self.uncounted += messages
+        self.uncounted = self.uncounted or messages > 0
         self._unfolded += messages
         self._unfolded_since += messages
-
-    @property
-    def counts_due(self) -> bool:
-        return self.uncounted >= counts.FOLD_ROWS
 
     @property
     def index_waits(self) -> bool:
@@ -43,17 +39,16 @@ class Derived:
     @property
     def waits(self) -> bool:
         """Whether an idle moment has anything to do."""
-        return bool(self.uncounted) or self.index_waits
+        return self.uncounted or self.index_waits
 
     @property
     def due(self) -> bool:
         """Whether it can wait for an idle moment no longer."""
-        return self.counts_due or self._unfolded >= upkeep.FOLD_BACKLOG
+        return self._unfolded >= upkeep.FOLD_BACKLOG
 
     async def count(self) -> None:
-        """Let the counts take in the next messages."""
-        counted = await self._write(counts.fold)
-        self.uncounted = max(0, self.uncounted - counted) if counted else 0
+        """Let the counts take in what waits for them."""
+        self.uncounted = await self._write(counts.fold) > 0
 
     async def index(self) -> None:
         """Do a piece of the search index's upkeep."""

@@ -58,7 +58,19 @@ class Files:
     def __init__(self, path: Path) -> None:
         self.database = path
         self.wal = path.with_name(path.name + "-wal")
+        self.wal_index = path.with_name(path.name + "-shm")
         self._found: dict[Path, tuple[int, int]] = {}
+        self._descriptors: list[int] = []
+
+    def descriptor(self, path: Path) -> int:
+        """Return one of our own, for reading, until close()."""
+        self._descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        return self._descriptors[-1]
+
+    def close(self) -> None:
+        """After the connections: closing any descriptor of a file drops SQLite's locks on it."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
 
     def check(self) -> None:
         """Raise StoreError when one of the files is not the one that was there before."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..errors import Unopenable, Unusable
 from . import counts, schema, search, verify
-from .connection import CHECKPOINT_BYTES
+from .checkpoints import LIMIT_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -16,9 +16,8 @@ LEAST_SQLITE = (3, 38, 0)
 
 
 class Standing(NamedTuple):
-    """The last seq, and how many messages the counts and the search index do not have yet."""
+    """How many messages the counts and the search index do not have yet."""
 
-    last_seq: int
     uncounted: int
     unfolded: int
 
@@ -31,19 +30,20 @@ def require_sqlite() -> None:
         raise Unusable(msg)
 
 
-def prepare(db: sqlite3.Connection) -> None:
-    """Bring a database to this version, make it durable, and count anew what does not fit."""
+def prepare(db: sqlite3.Connection) -> int:
+    """Bring a database to this version, make it durable, and count anew what does not fit.
+
+    Returns its page size in bytes.
+    """
     schema.migrate(db)
     _make_durable(db)
     _repair_counts(db)
+    return _page_bytes(db)
 
 
 def find(db: sqlite3.Connection) -> Standing:
     """Return where a database stands."""
-    (last_seq,) = db.execute(
-        "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages'"
-    ).fetchone()
-    return Standing(last_seq, counts.waiting(db), search.backlog(db))
+    return Standing(counts.waiting(db), search.backlog(db))
 
 
 def _make_durable(db: sqlite3.Connection) -> None:
@@ -52,10 +52,14 @@ def _make_durable(db: sqlite3.Connection) -> None:
     if mode != "wal":
         raise Unusable(f"the file system allows no write-ahead log (journal mode {mode})")
     db.execute("PRAGMA synchronous = FULL")
-    (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
-    db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_BYTES // page_bytes}").fetchall()
+    db.execute(f"PRAGMA wal_autocheckpoint = {LIMIT_BYTES // _page_bytes(db)}").fetchall()
     # What is deleted is overwritten; an insert pays nothing for it.
     db.execute("PRAGMA secure_delete = ON").fetchall()
+
+
+def _page_bytes(db: sqlite3.Connection) -> int:
+    (size,) = db.execute("PRAGMA page_size").fetchone()
+    return int(size)
 
 
 def _repair_counts(db: sqlite3.Connection) -> None:

@@ -19,6 +19,7 @@ from ..message_store import MessageStore
 from ..pages import Page, Rows
 from . import erasure, following, opening, reads, search, timeline, upkeep
 from .busiest import Busiest
+from .checkpoints import Checkpoints
 from .connection import Connection, open_reader, open_writer
 from .derived import Derived
 from .files import Files, create_private, lock, make_folder
@@ -62,14 +63,13 @@ class SqliteStore(MessageStore):
         self.files = Files(self.path)
         self._dedupe_by = dedupe_by
         self._refused_limits = refused_limits
-        self._lock: int | None = None
-        self._connections: list[Connection] = []
+        self._opened = contextlib.AsyncExitStack()
         self._writing: Writer
         self._listings: Reader
         self._busiest: Busiest
         self._searches: Reader
         self._health: Reader
-        self._last_seq = 0
+        self._checkpoints: Checkpoints
         self._derived: Derived
         self._policy = policy
         self._tombstones: Tombstones
@@ -88,25 +88,28 @@ class SqliteStore(MessageStore):
         try:
             if self._ours_to_place:  # data/ above all
                 make_folder(self.path.parent)
-            self._lock = lock(self.path)
+            self._opened.callback(os.close, lock(self.path))
             self.files = Files(self.path)  # opened again, the store has another WAL
+            self._opened.callback(self.files.close)
             create_private(self.path)
-            writing = await self._opened(open_writer(self.path))
+            writing = await self._connected(open_writer)
             self._writing = Writer(writing, self.files)
-            await writing.run(opening.prepare)
+            page_bytes = await writing.run(opening.prepare)
             await writing.run(dedupe_by_content, self._dedupe_by == "content")
             found = await writing.run(opening.find)
-            self._last_seq = found.last_seq
             self._derived = Derived(self._writing.run, self.files, found)
             self._busiest = Busiest()
-            self._listings = Reader(await self._opened(open_reader(self.path)))
-            self._searches = Reader(await self._opened(open_reader(self.path)))
-            self._health = Reader(await self._opened(open_reader(self.path)))
+            self._listings = Reader(await self._connected(open_reader))
+            self._searches = Reader(await self._connected(open_reader))
+            self._health = Reader(await self._connected(open_reader))
             self._tombstones = await writing.run(Tombstones)
             erasing = bool(await writing.run(erasure.ordered))
             self._keeping = Keeping(
                 self._writing.run, self.path, self._policy, self._tombstones, erasing
             )
+            beside = Writer(await self._connected(open_writer), self.files)
+            self._checkpoints = Checkpoints(beside, self._writing.run, self.files, page_bytes)
+            self._opened.push_async_callback(self._checkpoints.close)
             self.files.check()
         except (sqlite3.Error, OSError, StoreError) as error:
             await self._close()
@@ -117,26 +120,22 @@ class SqliteStore(MessageStore):
 
     async def _close(self) -> None:
         # An open connection's thread would keep the process alive for ever.
-        for connection in reversed(self._connections):
-            await connection.close()
-        self._connections.clear()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        await self._opened.aclose()
 
-    async def _opened(self, connecting: Awaitable[Connection]) -> Connection:
-        connection = await connecting
-        self._connections.append(connection)
+    async def _connected(self, connect: Callable[[Path], Awaitable[Connection]]) -> Connection:
+        connection = await connect(self.path)
+        self._opened.push_async_callback(connection.close)
         return connection
 
     # -- writing
 
     async def commit(self, batch: Sequence[Item]) -> Sequence[Result]:
-        results, created, self._last_seq = await self._writing.run(
-            insert, batch, self._last_seq, self._refused_limits, self._tombstones
+        results, created = await self._writing.run(
+            insert, batch, self._refused_limits, self._tombstones
         )
         self._writing.check_files()
         self._derived.fall_behind(created)
+        self._checkpoints.look()
         return results
 
     def commit_began(self) -> None:
@@ -148,13 +147,12 @@ class SqliteStore(MessageStore):
         time.sleep(GIL_SECONDS)
 
     async def probe(self) -> None:
-        await self._writing.run(_probe)
-        self._writing.check_files()
+        await self._writing.probe()
 
     async def upkeep(self) -> None:
         keeping, derived = self._keeping, self._derived
-        if derived.counts_due:
-            await derived.count()
+        if self._checkpoints.due:
+            await self._checkpoints.finish()
         elif keeping.due or (keeping.busy and not derived.index_waits):
             if ids := await keeping.piece():
                 self.on_erased(ids)
@@ -167,11 +165,11 @@ class SqliteStore(MessageStore):
 
     @property
     def upkeep_waits(self) -> bool:
-        return self._derived.waits or self._keeping.waits
+        return self._checkpoints.due or self._derived.waits or self._keeping.waits
 
     @property
     def upkeep_due(self) -> bool:
-        return self._derived.due or self._keeping.due
+        return self._checkpoints.due or self._derived.due or self._keeping.due
 
     async def erase(self, *, person: str | None = None, message_id: str | None = None) -> Erased:
         ended = await self._keeping.erase(person=person, message_id=message_id)
@@ -294,7 +292,3 @@ class SqliteStore(MessageStore):
         if upkeep.damaged(error):
             self._derived.index_damaged = True
         return StoreError(str(error))
-
-
-def _probe(db: sqlite3.Connection) -> None:
-    db.execute("UPDATE probe SET at = ?", (time.time_ns() // 1000,))

@@ -1,6 +1,7 @@
 """The connection that writes, and what its failures mean."""
 
 import sqlite3
+import time
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -37,6 +38,11 @@ class Writer:
                 raise Fatal(str(error)) from error
             raise StoreError(str(error)) from error
 
+    async def probe(self) -> None:
+        """Return if a write succeeds now. StoreError, Fatal."""
+        await self.run(_probe)
+        self.check_files()
+
     def check_files(self) -> None:
         """Raise StoreError for a commit into a file that nobody can find again: it is not stored.
 
@@ -47,3 +53,7 @@ class Writer:
             self._files.check()
         except OSError as error:
             raise StoreError(str(error)) from error
+
+
+def _probe(db: sqlite3.Connection) -> None:
+    db.execute("UPDATE probe SET at = ?", (time.time_ns() // 1000,))
