@@ -1,5 +1,6 @@
 """What all handlers share: the clock, the request id, signatures, limits, answers, the log line."""
 
+import asyncio
 import json
 import logging
 import time
@@ -39,6 +40,9 @@ class Refused(Exception):
         self.detail = detail
         self.result = result
         self.headers = headers
+
+
+_FORESEEN = (Refused, Invalid, StoreError, HTTPError, asyncio.CancelledError)
 
 
 class ServiceMixin:
@@ -284,7 +288,7 @@ class BaseHandler(ServiceMixin, RequestHandler):
         self.reply_json(refusal.status, {"detail": refusal.detail}, refusal.headers)
 
     def _log_unforeseen(self, error: BaseException) -> None:
-        if not isinstance(error, (Refused, Invalid, StoreError, HTTPError)):
+        if not isinstance(error, _FORESEEN):
             log.event(
                 logger,
                 logging.ERROR,

@@ -54,7 +54,7 @@ class Checkpoints:
                 await self._copying
 
     def look(self) -> None:
-        """After a commit: begin to copy if it is time."""
+        """After a commit of any kind: begin to copy if it is time."""
         held = self._held()
         if held < self._seen:  # it was begun anew
             self._start = START_BYTES

@@ -162,6 +162,7 @@ class SqliteStore(MessageStore):
             await derived.index()
         else:
             await keeping.shrink()
+        self._checkpoints.look()
 
     @property
     def upkeep_waits(self) -> bool:
