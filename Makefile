@@ -19,7 +19,8 @@ install_lock = echo "Installing into $(VENV) ..." >&2 && $(PIP) install --requir
 
 # Tests have their files in memory where there is plenty: half of their time was the disk's.
 ROOMY := $(shell [ "$$(df --output=avail -B1G /dev/shm 2>/dev/null | tail -n 1)" -ge 4 ] 2>/dev/null && echo /dev/shm)
-PYTEST = $(if $(ROOMY),TMPDIR=$(ROOMY)) $(BIN)/python -m pytest
+# Hundreds of servers start: their bytecode is kept, whatever the environment says.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(if $(ROOMY),TMPDIR=$(ROOMY)) $(BIN)/python -m pytest
 
 # READ_TOKEN, when it is in the environment, opens /messages and /stats.
 CURL = curl --fail-with-body --silent --show-error

@@ -21,6 +21,7 @@ import yaml
 from lyftr_server.config import VARIABLES, Config
 
 from .conftest import ServerFactory
+from .ports import free_port
 from .process import ROOT, SECRET, RunningServer, environment, message
 from .test_documents import anchors
 
@@ -191,9 +192,7 @@ class Prometheus:
     """A running Prometheus, ended with the `with`."""
 
     def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        address = f"127.0.0.1:{free_port()}"
         self._url = f"http://{address}/api/v1"
         self._log = folder / "log"
         command = ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data"]
