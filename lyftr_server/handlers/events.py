@@ -34,7 +34,7 @@ class EventsExportHandler(ReadHandler):
     route = "/events.ndjson"
 
     async def get(self) -> None:
-        query = parse_event_query(self.request.query_arguments)
+        query = parse_event_query(self.request.query_arguments, paged=False)
         await self.export(_chunks(self.application.store, query), _as_line)
 
 

@@ -149,7 +149,7 @@ class ExportHandler(ReadHandler):
     route = "/messages.ndjson"
 
     async def get(self) -> None:
-        query = parse_query(self.request.query_arguments)
+        query = parse_query(self.request.query_arguments, paged=False)
         await self.export(self.application.store.export(query), Message.as_line)
 
 

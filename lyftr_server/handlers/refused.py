@@ -35,7 +35,7 @@ class RefusedExportHandler(ReadHandler):
     route = "/refused.ndjson"
 
     async def get(self) -> None:
-        query = parse_refused_query(self.request.query_arguments)
+        query = parse_refused_query(self.request.query_arguments, paged=False)
         await self.export(_chunks(self.application.store, query), _as_line)
 
 

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from ..schema import EVENT_QUERY, REFUSED_QUERY
+from ..schema import EVENT_QUERY, PAGING, REFUSED_QUERY
 from .answers import answer, answer_in, read
 from .schemas import Json, parameters, ref
 
@@ -11,9 +11,8 @@ from .schemas import Json, parameters, ref
 def kept_paths() -> Json:
     """Return what is kept beside the messages."""
     events, refused = parameters(query=EVENT_QUERY), parameters(query=REFUSED_QUERY)
-    paging = ("limit", "cursor")
-    all_events = parameters(*paging, query=EVENT_QUERY)
-    all_refused = parameters(*paging, query=REFUSED_QUERY)
+    all_events = parameters(*PAGING, query=EVENT_QUERY)
+    all_refused = parameters(*PAGING, query=REFUSED_QUERY)
     invalid = ref("responses", "Invalid")
     unsigned = {
         "at": "2025-01-15T10:00:00.250000Z",

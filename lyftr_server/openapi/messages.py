@@ -2,7 +2,7 @@
 
 import json
 
-from ..schema import TIMELINE_QUERY
+from ..schema import PAGING, TIMELINE_QUERY
 from .answers import answer, answer_in, operation, read
 from .schemas import EXAMPLE, Json, parameters, ref
 
@@ -79,7 +79,7 @@ def message_paths() -> Json:
                     "422": invalid,
                 },
                 description="The order and the filters of a listing, without its pages.",
-                parameters=parameters("limit", "offset", "cursor"),
+                parameters=parameters(*PAGING),
             )
         },
         "/messages/stream": {"get": _stream()},

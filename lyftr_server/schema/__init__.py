@@ -5,6 +5,7 @@ from .message import MAX_MESSAGE_ID, MAX_TEXT, MESSAGE, parse_message
 from .parameters import MAX_LIMIT, MAX_OFFSET, MAX_QUERY
 from .query import (
     EVENT_QUERY,
+    PAGING,
     QUERY,
     REFUSED_QUERY,
     TIMELINE_QUERY,
@@ -30,6 +31,7 @@ __all__ = [
     "MAX_QUERY",
     "MAX_TEXT",
     "MESSAGE",
+    "PAGING",
     "QUERY",
     "REFUSED_QUERY",
     "TIMELINE_QUERY",

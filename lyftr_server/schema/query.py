@@ -107,13 +107,18 @@ TIMELINE_QUERY = vol.Schema(
     }
 )
 NO_QUERY = vol.Schema({})
+# What asks for a page, of which an export has none.
+PAGING = ("limit", "offset", "cursor")
 
 Arguments = Mapping[str, list[bytes]]
 
 
-def parse_query(arguments: Arguments) -> MessageQuery:
-    """Return the query in a URL's decoded arguments (name -> values), or raise Invalid."""
-    fields = _fields(QUERY, arguments)
+def parse_query(arguments: Arguments, *, paged: bool = True) -> MessageQuery:
+    """Return the query in a URL's decoded arguments (name -> values), or raise Invalid.
+
+    Without pages, what asks for one is no parameter.
+    """
+    fields = _fields(QUERY, arguments, paged=paged)
     sender, alias = fields["from"], fields.pop("from_msisdn")
     if sender and alias and sender != alias:
         msg = "must be the same as from, of which it is an alias"
@@ -148,16 +153,16 @@ def parse_sender(value: str) -> str:
     return found
 
 
-def parse_event_query(arguments: Arguments) -> EventQuery:
+def parse_event_query(arguments: Arguments, *, paged: bool = True) -> EventQuery:
     """As parse_query, for events."""
-    fields = _fields(EVENT_QUERY, arguments)
+    fields = _fields(EVENT_QUERY, arguments, paged=paged)
     times = {"since_us": fields.pop("since"), "until_us": fields.pop("until")}
     return EventQuery(descending=fields.pop("order"), **times, **fields)
 
 
-def parse_refused_query(arguments: Arguments) -> RefusedQuery:
+def parse_refused_query(arguments: Arguments, *, paged: bool = True) -> RefusedQuery:
     """As parse_query, for refused bodies."""
-    fields = _fields(REFUSED_QUERY, arguments)
+    fields = _fields(REFUSED_QUERY, arguments, paged=paged)
     return RefusedQuery(since_us=fields.pop("since"), **fields)
 
 
@@ -171,10 +176,10 @@ def query_place(name: str) -> tuple[str, ...]:
     return ("query", name if _NAME.fullmatch(name) else "?")
 
 
-def _fields(schema: vol.Schema, arguments: Arguments) -> dict[str, Any]:
+def _fields(schema: vol.Schema, arguments: Arguments, *, paged: bool = True) -> dict[str, Any]:
     """Return the validated arguments. One that we do not know is a fault: it asks for something."""
     given: dict[str, str] = {}
-    known = {str(key) for key in schema.schema}
+    known = {str(key) for key in schema.schema} - set(() if paged else PAGING)
     for name, values in arguments.items():
         place = query_place(name)
         if name not in known:
