@@ -18,6 +18,10 @@ from .upload import Upload
 # RFC 9110, 9.1: any token may be a method. llhttp knows its own.
 _METHOD = re.compile(rb"(?:\r\n)*([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64})( ?)")
 _KNOWN = b"PATCH"
+# httptools keeps a field to itself until the next one begins, and nobody hears of the last before
+# a head breaks off: this one is looked for in what came.
+_REQUEST_ID = re.compile(rb"^x-request-id:[ \t]*([!-~]+)[ \t]*\r?\n", re.IGNORECASE | re.MULTILINE)
+_FIELD_BYTES = 256
 # What a request is taken to need beside its head: the first bytes of its body, too. Those that
 # wait pay for it, the one that is received or answered does not.
 REQUEST_BYTES = 1 << 10
@@ -63,21 +67,26 @@ class RequestReader:
         except HttpParserCallbackError as error:
             if not isinstance(error.__context__, _Faulty):
                 raise
+            self._remember(before, data)
             self.refuse(error.__context__.status)
         except HttpParserError:
             if self.last:
                 self.discarding = True  # more than the request that was to be the last
             else:
                 self._name_method(data)
+                self._remember(before, data)
                 self.refuse(400)
         else:
             upload = self.upload
             if upload is not None:
+                self._remember(before, data)
                 self._look_after(upload, data, upload is before and upload.size == size)
 
     def _look_after(self, upload: Upload, data: bytes, idle: bool) -> None:
+        upload.head_end = upload.head_end[-_FIELD_BYTES:]
         if not upload.target and self._at_start:
             self._start_again(data)
+            upload.head_end = b""  # it comes again
         upload.idle_bytes = upload.idle_bytes + len(data) if idle else 0
         # A header is not seen before its end, chunk extensions and trailers never: what
         # llhttp keeps to itself has to be bounded here.
@@ -130,11 +139,25 @@ class RequestReader:
         elif self._at_start and match and match[2]:
             upload.method = match[1].decode("ascii")
 
+    def _remember(self, before: Upload | None, data: bytes) -> None:
+        """Keep what came of a head that is not whole; `before` is the upload that it came to."""
+        upload = self.upload
+        if upload is None or upload.head_complete:
+            return
+        # Else it is the end of another request, too.
+        if upload is before or (before is None and self._at_start):
+            upload.head_end += data
+
     def refuse(self, status: int) -> None:
         """End with a request that cannot be served; nothing after it makes sense."""
         upload = self.upload or Upload(monotonic(), self.client)
         if upload.target and not upload.method:
             upload.method = self._parser.get_method().decode("ascii")
+        if not upload.head_complete and "x-request-id" not in upload.headers:
+            head = upload.head_end.lstrip(b"\r\n").partition(b"\r\n\r\n")[0] + b"\r\n"
+            for found in _REQUEST_ID.findall(head):
+                upload.headers.add("x-request-id", found.decode("ascii"))
+        upload.head_end = b""
         upload.refusal = status
         self._submit_last(upload)
 

@@ -23,6 +23,7 @@ class Upload:
         "expects_continue",
         "head_bytes",
         "head_complete",
+        "head_end",
         "header_count",
         "headers",
         "idle_bytes",
@@ -50,6 +51,7 @@ class Upload:
         self.header_count = 0
         self.head_bytes = 0
         self.head_complete = False
+        self.head_end = b""  # the last bytes of a head that is not whole
         self.body_since = started
         self.wants_body = False  # else it is read, and dropped
         self.size = 0  # of the body

@@ -247,6 +247,43 @@ def test_a_refusal_that_no_handler_gave_is_told_as_any_other(
     assert sum(after.values()) == sum(before.values()) + 1
 
 
+MINE = b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-ID: mine\r\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(MINE + b"no colon\r\n\r\n", id="the line behind it is broken"),
+        pytest.param(MINE + b"A : b\r\n\r\n", id="a space before the colon"),
+        pytest.param(MINE + b"Content-Length: x\r\n\r\n", id="a broken length"),
+        pytest.param(MINE + b"A: b\r\n" * 101 + b"\r\n", id="too many fields"),
+        pytest.param(b"\r\n\r\n" + MINE + b"A\r\n\r\n", id="empty lines before"),
+    ],
+)
+def test_a_request_whose_head_is_broken_keeps_its_id(target: Target, data: bytes) -> None:
+    for pieces in ([data], bytewise(data), [data[:60], data[60:]]):
+        with target.raw() as raw:
+            answer = raw.send_in(pieces, 0.0001 if len(pieces) > 2 else 0).answer()
+            assert answer.status in (400, 431)
+            assert answer.header("X-Request-ID") == "mine"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(MINE + b"\r\nGET / HTTP/1.1\r\nno colon\r\n\r\n", id="of the request before"),
+        pytest.param(
+            b"GET / HTTP/1.1\r\nno colon\r\n\r\nX-Request-ID: mine\r\n\r\n", id="of a body"
+        ),
+    ],
+)
+def test_a_broken_request_takes_no_id_that_is_not_its_own(target: Target, data: bytes) -> None:
+    with target.raw() as raw:
+        answers = raw.send(data).answers(data.count(b" HTTP/"))
+    assert answers[-1].status == 400
+    assert answers[-1].header("X-Request-ID") != "mine"
+
+
 def test_what_waits_behind_a_bad_host_is_told(target: Target) -> None:
     mark = target.mark()
     later = target.delivery(message("behind-a-bad-host")) + request("GET", "/stats")

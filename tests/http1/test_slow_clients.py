@@ -68,6 +68,12 @@ def test_a_head_that_trickles_in_is_ended(impatient: Target, start: bytes, piece
         assert raw.end_sending().at_end()
 
 
+def test_a_head_that_never_ends_keeps_its_id(impatient: Target) -> None:
+    with impatient.raw() as raw:
+        answer = raw.send(b"GET / HTTP/1.1\r\nHost: a\r\nX-Request-ID: mine\r\n").answer()
+        assert (answer.status, answer.header("X-Request-ID")) == (408, "mine")
+
+
 @pytest.mark.parametrize(
     "head, piece",
     [
