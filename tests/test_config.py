@@ -152,6 +152,14 @@ def test_all_faults_are_told_at_once(environ: Environ) -> None:
     assert all(name in str(caught.value) for name in names)
 
 
+def test_what_does_not_fit_together_is_told_with_all_other_faults(environ: Environ) -> None:
+    environ(WEBHOOK_SECRET="s", PORT="x", READ_TOKEN="t", ADMIN_TOKEN="t", MAX_BODY_BYTES="100")
+    environ(BODY_BUDGET_BYTES="99")
+    assert set(faults()) == {"PORT", "ADMIN_TOKEN", "BODY_BUDGET_BYTES"}
+    environ(MAX_BODY_BYTES="x")
+    assert set(faults()) == {"PORT", "ADMIN_TOKEN", "MAX_BODY_BYTES"}
+
+
 def test_a_fault_does_not_echo_a_secret(environ: Environ) -> None:
     environ(WEBHOOK_SECRET="needle-1", READ_TOKEN="needle 2", PORT="x")
     assert "needle" not in str(faults())

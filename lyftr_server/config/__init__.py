@@ -158,10 +158,13 @@ class Config:
         try:
             found = _SCHEMA(given)
         except vol.MultipleInvalid as error:
-            raise ConfigError(faults | _named(error)) from error
+            # The others are looked at all the same.
+            faults |= _named(error)
+            found = _SCHEMA({name: value for name, value in given.items() if name not in faults})
         # From here on it does not matter which of them stood in files.
-        found |= {name.removesuffix("_FILE"): found[name] for name in given if name in _FILES}
-        if found["BODY_BUDGET_BYTES"] < found["MAX_BODY_BYTES"]:
+        found |= {name.removesuffix("_FILE"): found[name] for name in _FILES & found.keys()}
+        sizes = {"BODY_BUDGET_BYTES", "MAX_BODY_BYTES"}
+        if not sizes & faults.keys() and found["BODY_BUDGET_BYTES"] < found["MAX_BODY_BYTES"]:
             faults |= {"BODY_BUDGET_BYTES": "must not be less than MAX_BODY_BYTES"}
         if "ADMIN_TOKEN" in found and found["ADMIN_TOKEN"] == found.get("READ_TOKEN"):
             faults |= {"ADMIN_TOKEN": "must differ from READ_TOKEN: it can delete"}
