@@ -123,7 +123,7 @@ def test_a_standby_takes_no_writes(
     (postgres.data / "standby.signal").touch()
     postgres.start()
     assert server.deliver(message("m1")).status == 503
-    assert "a standby, it takes no writes" in why_unready(server)
+    assert "it takes no writes: a standby" in why_unready(server)
     postgres.stop()
     (postgres.data / "standby.signal").unlink()
     postgres.start()
@@ -166,6 +166,16 @@ def test_a_database_that_is_missing_needs_a_person(
     assert status == 2
     assert "missing" in log
     assert "s3cret" not in log
+
+
+def test_what_its_role_may_not_do_needs_a_person(tmp_path: Path, postgres: PostgresServer) -> None:
+    with postgres.database("template0") as url:
+        query(url, "CREATE ROLE stranger LOGIN")
+        try:
+            status, log = refused(tmp_path, DATABASE_URL=url.replace("postgres@", "stranger@"))
+        finally:
+            query(url, "DROP ROLE stranger")
+    assert (status, "permission denied" in log) == (2, True)
 
 
 def test_without_the_library_there_is_one_line(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from lyftr_server.store.postgres import (
     tombstones,
     upkeep,
 )
-from lyftr_server.store.postgres.hosts import urls
+from lyftr_server.store.postgres.hosts import host, urls
 from lyftr_server.store.postgres.insert import Options, Slot, insert
 from lyftr_server.store.postgres.tombstones import Seen
 
@@ -340,6 +340,11 @@ def test_each_host_of_a_url_is_tried_by_itself() -> None:
         "postgresql://me:p@b/db?x=1",
     ]
     assert urls("postgresql:///db?host=/run") == ["postgresql:///db?host=/run"]
+
+
+def test_a_host_is_named_without_what_may_be_of_a_password() -> None:
+    assert host("postgresql://me:p@ss@a:1/db") == "a:1"
+    assert host("postgresql:///db?host=/run") == "the default host"
 
 
 def test_counts_by_minute_are_exact(database: Database) -> None:

@@ -1,7 +1,7 @@
 """Keeping less on PostgreSQL, where others deliver, index and read at the same moment."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -9,11 +9,13 @@ import asyncpg
 import pytest
 
 from lyftr_server.records import Erased, Result
-from lyftr_server.store.postgres import schema, tombstones, upkeep
+from lyftr_server.store import StoreError
+from lyftr_server.store.postgres import erasure, keeping, schema, tombstones, upkeep
 from lyftr_server.store.postgres.insert import Options, Slot, insert
 from lyftr_server.store.postgres.store import PostgresStore
 
 from ..conftest import ErrorLog
+from ..postgres import PostgresServer
 from ..process import native
 from .databases import message
 
@@ -144,3 +146,88 @@ async def test_a_failure_is_counted_and_told_once(
         await store.insert(native(message("m1")))
     finally:
         await store.close()
+
+
+async def test_an_erasure_is_told_again_to_who_did_not_hear(postgres_url: str) -> None:
+    """The answer that said so may be lost with its connection."""
+    async with connected(postgres_url, 1) as (db,):
+        number = await erasure.order(db, person="+1")
+        assert await erasure.taken(db, number) is None
+        await erasure.finish(db, await erasure.ordered(db))
+        assert [await erasure.taken(db, number) for _ in range(2)] == [Erased()] * 2
+
+
+async def test_an_erasure_that_was_lost_is_waited_for_no_longer(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the primary that it was ordered from was alone with it, and is gone."""
+    store = PostgresStore(postgres_url)
+    await store.open()
+    try:
+        monkeypatch.setattr(store._keeping, "wake", lambda: None)
+        async with connected(postgres_url, 1) as (db,):
+            await db.execute("SELECT pg_advisory_lock($1)", keeping._LOCK)  # nobody carries it out
+            erasing = asyncio.create_task(store.erase(message_id="m1"))
+            async with asyncio.timeout(30):
+                while await db.execute("DELETE FROM erasures") == "DELETE 0":  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            with pytest.raises(StoreError, match="lost"):
+                await erasing
+    finally:
+        await store.close()
+
+
+WAITING = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+
+
+@asynccontextmanager
+async def without_standbys(db: Any, beside: Any) -> AsyncIterator[None]:
+    """Let commits wait for a standby that never comes; the first connection's own do not."""
+    await db.execute("SET synchronous_commit = local")
+    await db.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    await db.execute("SELECT pg_reload_conf()")
+    try:
+        # From some moment on, which nobody is told.
+        waiting = asyncio.ensure_future(asyncio.sleep(0))
+        while not await db.fetchval(f"SELECT EXISTS (SELECT {WAITING})"):
+            if waiting.done():
+                sql = "SELECT pg_logical_emit_message(true, '', '')"
+                waiting = asyncio.ensure_future(beside.execute(sql))
+            await asyncio.wait([waiting], timeout=0.02)
+        await in_vain(waiting, db)
+        yield
+    finally:
+        await db.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        await db.execute("SELECT pg_reload_conf()")
+
+
+async def in_vain(work: Awaitable[Any], db: Any) -> None:
+    """Cancel every wait for a standby, as a person may, until the work has ended."""
+    task = asyncio.ensure_future(work)
+    while not (await asyncio.wait([task], timeout=0.02))[0]:
+        await db.execute(f"SELECT pg_cancel_backend(pid) {WAITING}")
+    await task
+
+
+async def test_an_erasure_that_only_the_primary_has_is_not_done(
+    own_postgres: PostgresServer, error_log: ErrorLog
+) -> None:
+    """A wait for a standby that is cancelled is told as a success, with a warning."""
+    error_log.expected = True
+    with own_postgres.database() as url:
+        store = PostgresStore(url)
+        await store.open()
+        try:
+            async with connected(url, 2) as (db, beside):
+                await db.execute("SELECT pg_advisory_lock($1)", keeping._LOCK)  # it is not begun
+                number = await erasure.order(db, message_id="m1")
+                await erasure.finish(db, await erasure.ordered(db))
+                async with without_standbys(db, beside):
+                    for work in (
+                        store.erase(message_id="m2"),
+                        store._upkeep.run(lambda db: erasure.taken(db, number), 30),
+                    ):
+                        with pytest.raises(StoreError, match="only the primary has it"):
+                            await in_vain(work, db)
+        finally:
+            await store.close()

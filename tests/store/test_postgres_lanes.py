@@ -7,9 +7,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from lyftr_server.records import Delivery, Result
+from lyftr_server.records import Delivery, Event, Result
 from lyftr_server.store import StoreError, Unopenable, Unusable
-from lyftr_server.store.postgres.connection import Lane
+from lyftr_server.store.postgres import connection
+from lyftr_server.store.postgres.connection import CommitLane, Lane
 from lyftr_server.store.postgres.hosts import Hosts
 from lyftr_server.store.postgres.insert import Options, insert
 
@@ -31,7 +32,7 @@ async def test_a_commit_waits_for_the_disk_whatever_the_database_says(
     alter = f"ALTER DATABASE {postgres_url.rpartition('/')[2]} SET"
     query(postgres_url, f"{alter} synchronous_commit = {told}")
     query(postgres_url, f"{alter} client_min_messages = error")
-    lane = Lane(Hosts(postgres_url), commits=True)
+    lane = CommitLane(Hosts(postgres_url))
     try:
         assert await lane.run(setting("synchronous_commit"), 10) == kept
         # Or the warning that only the primary has a row would stay unheard.
@@ -42,7 +43,7 @@ async def test_a_commit_waits_for_the_disk_whatever_the_database_says(
 
 async def test_what_a_commit_rests_on_is_set_for_its_session(postgres_url: str) -> None:
     """A reload of the configuration, which may change defaults, takes nothing away."""
-    lane = Lane(Hosts(postgres_url), commits=True)
+    lane = CommitLane(Hosts(postgres_url))
     try:
         names = "'synchronous_commit', 'client_min_messages'"
         sql = f"SELECT source FROM pg_settings WHERE name IN ({names})"
@@ -51,8 +52,59 @@ async def test_what_a_commit_rests_on_is_set_for_its_session(postgres_url: str) 
         lane.close()
 
 
+@pytest.mark.parametrize("name", ["statement_timeout", "lock_timeout", "idle_session_timeout"])
+async def test_the_only_limits_are_ours(name: str, postgres_url: str) -> None:
+    """A VACUUM or a migration would never come to its end."""
+    query(postgres_url, f"ALTER DATABASE {postgres_url.rpartition('/')[2]} SET {name} = '1min'")
+    lane = Lane(Hosts(postgres_url))
+    try:
+        assert await lane.run(setting(name), 10) == "0"
+    finally:
+        lane.close()
+
+
+async def test_who_falls_silent_in_the_middle_of_storing_holds_others_up_no_longer(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server without power says no farewell; what it had locked, its senders bring to others."""
+    monkeypatch.setattr(connection, "IDLE_SECONDS", 1)
+    silent, other = (CommitLane(Hosts(postgres_url)) for _ in range(2))
+    batch = [Delivery("whatsapp", (message("m1"),), ("{}",), (Event("x", None, "{}"),))]
+    told, heard = asyncio.Event(), asyncio.Event()
+
+    class Silent:
+        """A connection whose server falls silent before the events."""
+
+        def __init__(self, db: Any) -> None:
+            self._db = db
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._db, name)
+
+        async def fetch(self, sql: str, *args: Any) -> Any:
+            if "INSERT INTO events" in sql:
+                told.set()
+                await heard.wait()
+            return await self._db.fetch(sql, *args)
+
+    def storing(lane: CommitLane, kind: Callable[[Any], Any]) -> Awaitable[Any]:
+        return lane.run(lambda db: insert(kind(db), batch, lane.slot, Options()), 30)
+
+    try:
+        asking = asyncio.ensure_future(storing(silent, Silent))
+        await told.wait()
+        results, _ = await storing(other, lambda db: db)
+        assert results == [Result.CREATED]
+        heard.set()
+        with pytest.raises(StoreError):
+            await asking
+    finally:
+        silent.close()
+        other.close()
+
+
 async def test_another_warning_is_no_failure(postgres_url: str) -> None:
-    lane = Lane(Hosts(postgres_url), commits=True)
+    lane = CommitLane(Hosts(postgres_url))
     try:
         await lane.run(lambda db: db.execute(WARNS), 10)
     finally:
@@ -60,7 +112,7 @@ async def test_another_warning_is_no_failure(postgres_url: str) -> None:
 
 
 async def test_what_takes_too_long_is_dropped_and_not_cancelled(postgres_url: str) -> None:
-    lane = Lane(Hosts(postgres_url), commits=True)
+    lane = CommitLane(Hosts(postgres_url))
     try:
         first = await lane.run(lambda db: db.fetchval("SELECT pg_backend_pid()"), 10)
         with pytest.raises(StoreError, match="no answer within"):
@@ -77,7 +129,7 @@ async def test_what_was_committed_is_created_though_a_lock_stood_in_the_way(
     postgres_url: str,
 ) -> None:
     """A conflict's body is kept in a transaction of its own, which alone is made again."""
-    lane = Lane(Hosts(postgres_url), commits=True)
+    lane = CommitLane(Hosts(postgres_url))
     tries = 0
 
     class Locked:
@@ -111,6 +163,13 @@ async def test_hosts_are_asked_until_one_takes_writes(
     nobody = postgres_url.replace(f":{postgres.port}/", f":1,127.0.0.1:{postgres.port}/")
     db, _ = await Hosts(nobody).connect(lambda db: asyncio.sleep(0))
     db.terminate()
+
+
+async def test_a_database_that_is_read_only_is_called_so(postgres_url: str) -> None:
+    alter = f"ALTER DATABASE {postgres_url.rpartition('/')[2]} SET"
+    query(postgres_url, f"{alter} default_transaction_read_only = on")
+    with pytest.raises(Unopenable, match="it takes no writes: a standby, or read-only"):
+        await Hosts(postgres_url).connect(lambda db: asyncio.sleep(0))
 
 
 async def test_what_every_host_says_needs_a_person(postgres: PostgresServer) -> None:

@@ -47,7 +47,7 @@ def words(error: BaseException) -> str:
     if isinstance(error, asyncpg.PostgresError):
         return str(error.args[0]) if error.args else str(error.sqlstate)
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
-        return "a standby, it takes no writes"
+        return "it takes no writes: a standby, or read-only"
     if isinstance(error, asyncpg.InternalClientError):
         return "the connection broke"  # its own words are of its states
     if isinstance(error, TimeoutError):

@@ -21,6 +21,8 @@ T = TypeVar("T")
 # After a failed connect all who ask hear the same for so long.
 PAUSE_SECONDS = 0.1
 START_PAUSE_SECONDS = 0.25
+# A transaction that stores and hears nothing for so long is rolled back.
+IDLE_SECONDS = 10
 # After one of these a connection is of no use, whatever it was asked.
 _BROKEN = (
     asyncpg.PostgresConnectionError,
@@ -34,11 +36,14 @@ SLOT_LOCKS = 0x4C59  # which advisory locks are slots'
 
 
 class Lane:
-    """One connection, for one piece of work at a time; made anew when it was dropped."""
+    """One connection, for one piece of work at a time; made anew when it was dropped.
 
-    def __init__(self, hosts: Hosts, *, commits: bool = False) -> None:
+    What a `durable` one has done is on the disk, and on standbys where the database waits for them.
+    """
+
+    def __init__(self, hosts: Hosts, *, durable: bool = False) -> None:
         self._hosts = hosts
-        self._commits = commits
+        self._durable = durable
         self._turn = asyncio.Lock()
         self._db: Any = None
         self._timeline = 0
@@ -46,7 +51,6 @@ class Lane:
         self._refused_at = float("-inf")
         self._warning: str | None = None
         self._closed = False
-        self.slot = Slot(-1, 0)
 
     @property
     def refused(self) -> str | None:
@@ -109,14 +113,16 @@ class Lane:
             try:
                 result = await within(seconds, again(lambda: work(db)))
             except BaseException as error:
-                # Of a commit nobody knows what became, nor which number is its slot's next.
-                if self._commits or isinstance(error, _BROKEN):
+                if self._is_suspect(error):
                     self.drop()
                 if isinstance(error, FAILURES):
                     raise StoreError(words(error)) from error
                 raise
             self._check_replicated()
             return result
+
+    def _is_suspect(self, error: BaseException) -> bool:
+        return isinstance(error, _BROKEN)
 
     def _check_replicated(self) -> None:
         """A commit whose wait for standbys was cancelled is told as a success, with a warning."""
@@ -125,10 +131,8 @@ class Lane:
             raise StoreError(f"only the primary has it: {self._warning}")
 
     async def _make_ready(self, db: Any) -> None:
-        if not self._commits:
+        if not self._durable:
             return
-        if await schema.check(db) != schema.VERSION:
-            raise Unusable(health.OTHER_SCHEMA)
         # A commit would wait in vain, and so would the next: one connection waits, not hundreds.
         if await health.stalled(db, health.STALLED_SECONDS):
             raise Unopenable(health.STALLED)
@@ -142,13 +146,32 @@ class Lane:
         await db.execute(
             f"SET synchronous_commit = {synchronous}; SET client_min_messages = warning"
         )
-        self.slot = await _take_slot(db)
         db.add_log_listener(self._on_log)
 
     def _on_log(self, _db: Any, message: Any) -> None:
         # By the function that says it: words are translated, and others warn of other things.
         if message.server_source_function in ("SyncRepWaitForLSN", None):
             self._warning = str(message.args[0])
+
+
+class CommitLane(Lane):
+    """A connection that stores messages, under numbers of its own slot."""
+
+    def __init__(self, hosts: Hosts) -> None:
+        super().__init__(hosts, durable=True)
+        self.slot = Slot(-1, 0)
+
+    def _is_suspect(self, error: BaseException) -> bool:
+        # Of a commit nobody knows what became, nor which number is its slot's next.
+        return True
+
+    async def _make_ready(self, db: Any) -> None:
+        if await schema.check(db) != schema.VERSION:
+            raise Unusable(health.OTHER_SCHEMA)
+        await super()._make_ready(db)
+        # A server that was cut off in the middle holds up others for no longer than a commit may.
+        await db.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+        self.slot = await _take_slot(db)
 
 
 async def _take_slot(db: Any) -> Slot:

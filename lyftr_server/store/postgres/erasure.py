@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ...records import Erased
+from ..errors import StoreError
 from ..mentions import bare, mentions
 from . import tombstones, upkeep
 from .schema import SLOT_BITS
@@ -39,6 +40,10 @@ VACUUMED = (
 ANALYZED = ("messages", "search")
 # Tables of bodies, and their keys.
 BODIES = {"events": "seq", "refused": "id"}
+
+
+class Lost(StoreError):
+    """An erasure that was ordered, and that nobody knows any more."""
 
 
 class Erasure(NamedTuple):
@@ -72,13 +77,20 @@ async def ordered(db: Any) -> list[Erasure]:
 
 
 async def taken(db: Any, erasure_id: int) -> Erased | None:
-    """Return what an erasure took, once, when it is done."""
+    """Return what an erasure took, None while it is not done. Lost: no database knows of it.
+
+    It writes, so that no standby lacks anything of it when somebody hears that it is done.
+    """
+    done = await db.fetchval("SELECT done_at IS NOT NULL FROM erasures WHERE id = $1", erasure_id)
+    if done is None:
+        raise Lost("the erasure was lost with the primary that it was ordered from")
+    if not done:
+        return None
     found = await db.fetchrow(
-        "DELETE FROM erasures WHERE id = $1 AND done_at IS NOT NULL"
-        " RETURNING messages, events, refused",
+        "UPDATE erasures SET done_at = done_at WHERE id = $1 RETURNING messages, events, refused",
         erasure_id,
     )
-    return Erased(*found) if found else None
+    return Erased(*found)
 
 
 # -- messages

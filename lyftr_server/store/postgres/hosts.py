@@ -25,6 +25,10 @@ _SETTINGS = {
     # What a reader asked who went away ends soon.
     "client_connection_check_interval": "1000",
     "idle_in_transaction_session_timeout": "60000",
+    # Ours are the only limits: a VACUUM, a migration or a search may take its time.
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_session_timeout": "0",
     "default_transaction_isolation": "read committed",
     # Without warnings a commit that no standby has would look like any other.
     "client_min_messages": "warning",
@@ -116,10 +120,14 @@ async def _reach(url: str) -> Any:
             server_settings=_SETTINGS,
         )
     except (*FAILURES, ValueError) as error:
-        lasting = isinstance(error, asyncpg.ClientConfigurationError | ssl.CertificateError) or (
-            isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith(_LASTING)
-        )
-        raise (Unusable if lasting else Unopenable)(words(error)) from error
+        raise (Unusable if lasting(error) else Unopenable)(words(error)) from error
+
+
+def lasting(error: BaseException | None) -> bool:
+    """Tell whether it takes a person to mend what an error is about."""
+    if isinstance(error, asyncpg.PostgresError):
+        return (error.sqlstate or "").startswith(_LASTING)
+    return isinstance(error, asyncpg.ClientConfigurationError | ssl.CertificateError)
 
 
 async def _timeline(db: Any) -> int:
@@ -142,4 +150,5 @@ def urls(url: str) -> list[str]:
 def host(url: str) -> str:
     """Return where a URL leads, without user and password."""
     form = _URL.fullmatch(url)
-    return (form[3] if form else "") or "the default host"
+    hosts = form[3].rpartition("@")[2] if form else ""  # a password may have an @ that it must not
+    return hosts or "the default host"

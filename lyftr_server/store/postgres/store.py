@@ -1,7 +1,6 @@
 """The store on PostgreSQL: two connections commit, the others read, and one keeps up."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -12,14 +11,14 @@ from ...records import Erased, Message, Result, StoredEvent, StoredMessage, Stor
 from ...schema import EventQuery, MessageQuery, RefusedQuery, TimelineQuery
 from ..commits import Item
 from ..cursor import Key, key_of
-from ..errors import StoreError, Unopenable
+from ..errors import StoreError, Unopenable, Unusable
 from ..limits import Limits, Policy
 from ..message_store import MessageStore
 from ..pages import Page, Rows, cut_to_fit
 from . import erasure, following, health, reads, schema, tombstones, upkeep
-from .connection import Lane
+from .connection import CommitLane, Lane
 from .gauges import gauges
-from .hosts import Hosts, host, urls
+from .hosts import Hosts, host, lasting, urls
 from .insert import Options, insert
 from .keeping import Keeping, last_erased
 
@@ -73,7 +72,7 @@ class PostgresStore(MessageStore):
         self._policy = policy
         self._wait_seconds = wait_seconds
         self._version = ""
-        self._writing: list[Lane] = []
+        self._writing: list[CommitLane] = []
         self._listings: Lane
         self._searches: Lane
         self._health: Lane
@@ -93,10 +92,11 @@ class PostgresStore(MessageStore):
 
     async def _open(self) -> None:
         hosts = Hosts(self._url)
-        self._writing = [Lane(hosts, commits=True) for _ in range(self.commits_in_flight)]
-        self._listings, self._searches, self._health, self._upkeep, self._lessening = (
-            Lane(hosts) for _ in range(5)
+        self._writing = [CommitLane(hosts) for _ in range(self.commits_in_flight)]
+        self._listings, self._searches, self._health, self._lessening = (
+            Lane(hosts) for _ in range(4)
         )
+        self._upkeep = Lane(hosts, durable=True)
         try:
             await self._upkeep.wait_for_database(self._wait_seconds)
             await self._upkeep.run(schema.migrate, MIGRATE_SECONDS)
@@ -108,6 +108,8 @@ class PostgresStore(MessageStore):
         except StoreError as error:
             await self._close()
             kind = type(error) if isinstance(error, Unopenable) else Unopenable
+            if lasting(error.__cause__):
+                kind = Unusable
             raise kind(f"{self.name}: {error}") from error
         except BaseException:
             await self._close()
@@ -155,17 +157,20 @@ class PostgresStore(MessageStore):
             self._writing.append(lane)
 
     async def erase(self, *, person: str | None = None, message_id: str | None = None) -> Erased:
-        number = await self._listings.run(
+        # Beside upkeep, whose pieces are short: whoever lists does not wait for a standby.
+        number = await self._upkeep.run(
             lambda db: erasure.order(db, person=person, message_id=message_id), LISTING_SECONDS
         )
         self._keeping.wake()
         while True:
-            with contextlib.suppress(StoreError):  # it goes on, here or on another server
-                done = await self._listings.run(
-                    lambda db: erasure.taken(db, number), LISTING_SECONDS
-                )
-                if done is not None:
-                    return done
+            try:
+                done = await self._upkeep.run(lambda db: erasure.taken(db, number), LISTING_SECONDS)
+            except erasure.Lost:
+                raise
+            except StoreError:
+                done = None  # it goes on, here or on another server
+            if done is not None:
+                return done
             await asyncio.sleep(ERASED_SECONDS)
 
     async def erasable(self, person: str) -> Erased:
