@@ -13,15 +13,16 @@ from httptools import (
 )
 
 from .limits import ClientLimits, Share
-from .upload import Upload
+from .upload import FIELD_BYTES, Upload
 
 # RFC 9110, 9.1: any token may be a method. llhttp knows its own.
 _METHOD = re.compile(rb"(?:\r\n)*([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64})( ?)")
 _KNOWN = b"PATCH"
-# httptools keeps a field to itself until the next one begins, and nobody hears of the last before
-# a head breaks off: this one is looked for in what came.
-_REQUEST_ID = re.compile(rb"^x-request-id:[ \t]*([!-~]+)[ \t]*\r?\n", re.IGNORECASE | re.MULTILINE)
-_FIELD_BYTES = 256
+# Those of other protocols: behind them it wants no HTTP.
+_FOREIGN = frozenset(
+    b"PRI ANNOUNCE DESCRIBE FLUSH GET_PARAMETER PAUSE PLAY RECORD REDIRECT SET_PARAMETER SETUP"
+    b" TEARDOWN".split()
+)
 # What a request is taken to need beside its head: the first bytes of its body, too. Those that
 # wait pay for it, the one that is received or answered does not.
 REQUEST_BYTES = 1 << 10
@@ -83,7 +84,7 @@ class RequestReader:
                 self._look_after(upload, data, upload is before and upload.size == size)
 
     def _look_after(self, upload: Upload, data: bytes, idle: bool) -> None:
-        upload.head_end = upload.head_end[-_FIELD_BYTES:]
+        upload.head_end = upload.head_end[-FIELD_BYTES:]
         if not upload.target and self._at_start:
             self._start_again(data)
             upload.head_end = b""  # it comes again
@@ -109,7 +110,9 @@ class RequestReader:
                 self._parser = HttpRequestParser(self)
                 self._at_start = True
                 data = upload.head_without_upgrade() + data[offer.args[0] :]
-            except HttpParserInvalidMethodError:
+            except (HttpParserInvalidMethodError, HttpParserCallbackError) as error:
+                if not isinstance(error.__context__, _Foreign | None):
+                    raise
                 upload, match = self.upload, _METHOD.match(data)
                 if upload is None or not (self._at_start and match) or match[1] == _KNOWN:
                     raise
@@ -153,11 +156,7 @@ class RequestReader:
         upload = self.upload or Upload(monotonic(), self.client)
         if upload.target and not upload.method:
             upload.method = self._parser.get_method().decode("ascii")
-        if not upload.head_complete and "x-request-id" not in upload.headers:
-            head = upload.head_end.lstrip(b"\r\n").partition(b"\r\n\r\n")[0] + b"\r\n"
-            for found in _REQUEST_ID.findall(head):
-                upload.headers.add("x-request-id", found.decode("ascii"))
-        upload.head_end = b""
+        upload.find_request_id()
         upload.refusal = status
         self._submit_last(upload)
 
@@ -199,6 +198,8 @@ class RequestReader:
     def on_url(self, url: bytes) -> None:
         upload = self.upload
         if upload is not None:
+            if not (upload.target or upload.method) and self._parser.get_method() in _FOREIGN:
+                raise _Foreign(400)  # read anew, where that can be
             upload.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -217,7 +218,7 @@ class RequestReader:
         upload.method = upload.method or parser.get_method().decode("ascii")
         upload.version = parser.get_http_version()
         upload.keep_alive = parser.should_keep_alive()
-        if upload.version == "1.0" and _says_close(upload):
+        if upload.version == "1.0" and upload.says_close():
             upload.keep_alive = False
         if parser.should_upgrade():
             if upload.method != "CONNECT":
@@ -283,15 +284,13 @@ class RequestReader:
             self._receiver.submit(upload)
 
 
-def _says_close(upload: Upload) -> bool:
-    """Whether close is among the options; in HTTP/1.0 llhttp overlooks it beside keep-alive."""
-    options = upload.headers.get("connection", "").lower().split(",")
-    return "close" in [option.strip() for option in options]
-
-
 class _Faulty(Exception):
     """Raised inside a parser's callback: the request ends with this status."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
         self.status = status
+
+
+class _Foreign(_Faulty):
+    """The method is one of another protocol's."""

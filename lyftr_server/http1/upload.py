@@ -7,6 +7,9 @@ from tornado.escape import parse_qs_bytes
 from tornado.httputil import HTTPServerRequest
 
 _MAX_ARGUMENTS = 1000
+_REQUEST_ID = re.compile(rb"^x-request-id:[ \t]*([!-~]+)[ \t]*\r?\n", re.IGNORECASE | re.MULTILINE)
+# What such a field takes, and some spaces.
+FIELD_BYTES = 256
 # A name or an address, perhaps with a port, and no list of them (RFC 9112, 3.2).
 _HOST = re.compile(r"[A-Za-z0-9._~%!$&'()*+;=:\[\]-]*")
 # The target of a request to a proxy (RFC 9112, 3.2.2); what follows the authority is the path.
@@ -84,6 +87,22 @@ class Upload:
     def drop_body(self) -> None:
         self._body = b""
         self.wants_body = False
+
+    def find_request_id(self) -> None:
+        """Look for the id in the end of a head that will never be whole.
+
+        httptools keeps each field to itself until the next one begins, and so the last for ever.
+        """
+        if not self.head_complete and "x-request-id" not in self.headers:
+            head = self.head_end.lstrip(b"\r\n").partition(b"\r\n\r\n")[0] + b"\r\n"
+            for found in _REQUEST_ID.findall(head):
+                self.headers.add("x-request-id", found.decode("ascii"))
+        self.head_end = b""
+
+    def says_close(self) -> bool:
+        """Whether close is among the options; in HTTP/1.0 llhttp overlooks it beside keep-alive."""
+        options = self.headers.get("connection", "").lower().split(",")
+        return "close" in [option.strip() for option in options]
 
     def head_without_upgrade(self) -> bytes:
         """Return the head, but for the offer to speak something else."""

@@ -143,7 +143,6 @@ SAME: dict[str, bytes] = {
     "chunk without size": CHUNKED + b"\r\nabc\r\n0\r\n\r\n",
     "chunk of no hex": CHUNKED + b"xyz\r\nabc\r\n0\r\n\r\n",
     "expect in capitals": _delivery(Expect="100-Continue"),
-    "preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "coding with a space behind": HEAD + b"Transfer-Encoding: chunked \r\n\r\n0\r\n\r\n",
     "length of 2^64": HEAD + b"Content-Length: 18446744073709551616\r\n\r\n",
     "chunk of zeros": _coded(b"%020x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)),
@@ -320,6 +319,12 @@ DIFFERENT: dict[str, tuple[bytes, Outcome, Outcome, str]] = {
         "a reader before us may take the second",
     ),
     "no version": (b"GET /health\r\n\r\n", ((400,), True), ((505,), True), "that is HTTP/0.9"),
+    "preface of HTTP/2": (
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        ((400,), True),
+        ((505,), True),
+        "a version that we do not speak",
+    ),
     "relative target": (
         request("GET", "health"),
         ((404,), False),

@@ -197,7 +197,7 @@ def test_a_head_that_is_broken_is_answered_without_a_body(target: Target, data: 
     assert [line["method"] for line in lines] == ["HEAD", "HEAD"]
 
 
-@pytest.mark.parametrize("method", ["BREW", "post", "POSTX", "P", "*~", "X" * 64])
+@pytest.mark.parametrize("method", ["BREW", "post", "POSTX", "P", "*~", "PLAY", "PRI", "X" * 64])
 def test_a_method_that_nobody_knows_is_refused_as_any_other(target: Target, method: str) -> None:
     mark = target.mark()
     data = request(method, "/webhook", {"X-Request-ID": "mine"}, b"a body") + LIVE
