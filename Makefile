@@ -20,6 +20,8 @@ install_lock = echo "Installing into $(VENV) ..." >&2 && $(PIP) install --requir
 # Tests have their files in memory where there is plenty: half of their time was the disk's.
 ROOMY := $(shell [ "$$(df --output=avail -B1G /dev/shm 2>/dev/null | tail -n 1)" -ge 4 ] 2>/dev/null && echo /dev/shm)
 # Hundreds of servers start: their bytecode is kept, whatever the environment says.
+# One more than there are cores: tests wait for a half of their time.
+WORKERS = -n 3 --dist worksteal
 PYTEST = PYTHONDONTWRITEBYTECODE= $(if $(ROOMY),TMPDIR=$(ROOMY)) $(BIN)/python -m pytest
 
 # READ_TOKEN, when it is in the environment, opens /messages and /stats.
@@ -107,11 +109,11 @@ logs: ## Follow the service's log
 
 .PHONY: test
 test: $(VENV)/.installed-test ## All tests; with COVERAGE=1 also how much they reach (ARGS goes to pytest)
-	$(PYTEST) $(if $(COVERAGE),--cov --cov-report=term) -n 2 --dist worksteal --durations=10 $(ARGS)
+	$(PYTEST) $(if $(COVERAGE),--cov --cov-report=term) $(WORKERS) --durations=10 $(ARGS)
 
 .PHONY: quick-test
-quick-test: $(VENV)/.installed-test ## The quick tests, up to the first failure
-	$(PYTEST) -q -x -n 2 --dist worksteal -m "not slow and not torture and not browser" $(ARGS)
+quick-test: $(VENV)/.installed-test ## The tests that start no program of their own, up to the first failure
+	$(PYTEST) -q -x $(WORKERS) -m "not slow and not program and not browser" $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.installed-test ## Style, types, Dockerfile, compose file, shell scripts, Prometheus files

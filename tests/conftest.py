@@ -34,12 +34,27 @@ ENGINES = ["sqlite", "memory", "postgres"]
 # Those that keep what they have.
 DATABASES = ["sqlite", "postgres"]
 
+# Whatever has one of these, or stands in one of these folders, starts programs of its own.
+PROGRAMS = {"server_factory", "postgres", "own_postgres"}
+FOLDERS = {"commands", "faults"}
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run every coroutine test on the io_loop fixture."""
+    """Run every coroutine test on the io_loop fixture; mark those that start programs."""
     for item in items:
         if inspect.iscoroutinefunction(getattr(item, "function", None)):
             item.add_marker(pytest.mark.gen_test)
+        if isinstance(item, pytest.Function) and _starts_programs(item):
+            item.add_marker(pytest.mark.program)
+
+
+def _starts_programs(item: pytest.Function) -> bool:
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return (
+        not PROGRAMS.isdisjoint(item.fixturenames)
+        or item.path.parent.name in FOLDERS
+        or "postgres" in (each for each in parameters if isinstance(each, str))
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

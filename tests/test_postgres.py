@@ -178,6 +178,7 @@ def test_what_its_role_may_not_do_needs_a_person(tmp_path: Path, postgres: Postg
     assert (status, "permission denied" in log) == (2, True)
 
 
+@pytest.mark.program
 def test_without_the_library_there_is_one_line(tmp_path: Path) -> None:
     start = "import sys; sys.modules['asyncpg'] = None; sys.argv[1:] = ['serve']"
     run = f"{start}; from lyftr_server.__main__ import main; sys.exit(main())"
@@ -196,6 +197,7 @@ def test_the_url_may_stand_in_a_file(
     assert server.deliver(message("m1")).status == 200
 
 
+@pytest.mark.program
 def test_make_run_postgres_serves_one_database_twice(make_folder: Path) -> None:
     """As the Makefile starts it, with the wheel's PostgreSQL where it is installed."""
     run = subprocess.Popen(

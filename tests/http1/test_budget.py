@@ -47,7 +47,7 @@ def test_a_part_of_a_budget_takes_from_the_whole() -> None:
 @pytest.fixture(scope="module")
 def poor_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """A server with a budget of 2 MiB."""
-    limits = {"budget_bytes": 2 * MEGABYTE, "write_seconds": 3, "sweep_seconds": 0.05}
+    limits = {"budget_bytes": 2 * MEGABYTE, "sweep_seconds": 0.05}
     with Target(tmp_path_factory.mktemp("poor"), limits, errors_expected=True) as target:
         yield target
         target.check_account()

@@ -15,6 +15,8 @@ from lyftr_server.signature import sign
 from ..process import SECRET
 from .conftest import Target
 
+pytestmark = pytest.mark.slow
+
 # A stream does not end by itself; its own tests read it.
 schema: Any = schemathesis.openapi.from_dict(document()).exclude(path="/messages/stream")
 
