@@ -14,7 +14,7 @@ from lyftr_server.config import Config
 from lyftr_server.handlers import messages
 from lyftr_server.handlers.messages import EXPORTS
 from lyftr_server.records import Message
-from lyftr_server.store import MessageStore, StoreError
+from lyftr_server.store import MessageStore, Page, StoreError
 
 from .conftest import Client, ErrorLog, LogFile
 from .http1.test_server_alone import until
@@ -121,6 +121,28 @@ async def test_a_read_that_is_cancelled_is_499(
     await asyncio.sleep(0.05)
     (line,) = log_file.read()
     assert (line["path"], line["status"]) == ("/stats", 499)
+
+
+async def test_an_answer_that_comes_too_late_is_owed_to_nobody(
+    client: Client, app: Application, log_file: LogFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, gone = asyncio.Event(), asyncio.Event()
+    row = Message("m1", "+1", "+2", "2025-01-15T10:00:00Z", "x" * 4096)
+
+    async def page(*_: object) -> Page:
+        reading.set()
+        await gone.wait()
+        return Page([row] * 10, 10, None, None)
+
+    monkeypatch.setattr(app.store, "page", page)
+    # As when the read ends in the turn in which its client goes: there is nothing to cancel.
+    monkeypatch.setattr(messages.ReadHandler, "on_connection_close", lambda _: gone.set())
+    with ServerSocket.to(client.url) as reader:
+        reader.send(b"GET /messages HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.wait_for(reading.wait(), 30)
+        reader.reset()
+    await until(lambda: bool(log_file.read()))
+    assert app.load().body_bytes == 0
 
 
 async def test_an_export_that_fails_midway_breaks_off(

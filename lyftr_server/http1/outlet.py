@@ -33,6 +33,8 @@ class Outlet:
 
     def owe(self, size: int) -> bool:
         """Reserve bytes for an answer until its client has read it; False: there are none left."""
+        if self._transport.is_closing():
+            return True  # it is not sent, and nothing would come that gives them back
         size = min(size, self._unread.limit)  # a larger one goes out when it is alone
         if not self._unread.take(size):
             return False
