@@ -108,6 +108,16 @@ async def test_the_last_day_goes_by_the_servers_clock(store: MessageStore, clien
     assert (await store.stats(after + DAY_US + 60_000_000))["messages_last_24h"] == 0
 
 
+async def test_a_clock_that_is_off_takes_no_message_from_the_last_day(
+    store: MessageStore, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a database that servers share its own clock tells both times."""
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() + 2 * DAY_US * 1000)
+    await fill(store, message("m1"))
+    assert (await stats(client))["messages_last_24h"] == 1
+
+
 def test_the_real_process_counts_over_a_restart(server_factory: Any) -> None:
     first: RunningServer = server_factory()
     first.deliver(message("m1"))

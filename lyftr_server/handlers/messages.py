@@ -1,7 +1,6 @@
 """What is stored: a page of messages, one message, all of them as a stream, and statistics."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -160,8 +159,7 @@ class StatsHandler(ReadHandler):
 
     async def get(self) -> None:
         parse_no_query(self.request.query_arguments)
-        now_us = time.time_ns() // 1000
-        stats: dict[str, Any] = await self.read(self.application.store.stats(now_us))
+        stats: dict[str, Any] = await self.read(self.application.store.stats())
         self.reply_json(200, stats, PRIVATE)
 
 

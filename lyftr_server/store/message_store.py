@@ -179,8 +179,11 @@ class MessageStore(ABC):
         """Return the number of messages."""
 
     @abstractmethod
-    async def stats(self, now_us: int) -> dict[str, Any]:
-        """Return the statistics; `now_us` is microseconds since 1970."""
+    async def stats(self, now_us: int | None = None) -> dict[str, Any]:
+        """Return the statistics as of `now_us`, microseconds since 1970.
+
+        None: now, by the clock that tells the time of storing.
+        """
 
     @abstractmethod
     def export(self, query: MessageQuery) -> AsyncGenerator[list[Message], None]:

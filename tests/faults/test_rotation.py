@@ -16,8 +16,10 @@ TOKEN = "a-read-token"
 
 
 @pytest.mark.slow
-def test_a_change_of_keys_refuses_no_signed_delivery(server_factory: ServerFactory) -> None:
-    server = server_factory(secret=OLD)
+def test_a_change_of_keys_refuses_no_signed_delivery(
+    database: dict[str, str], server_factory: ServerFactory
+) -> None:
+    server = server_factory(secret=OLD, **database)
     with Senders(server, messages("rotated"), connections=6) as senders:
         senders.wait_for(50)
         for secret, previous, used in (
@@ -27,7 +29,8 @@ def test_a_change_of_keys_refuses_no_signed_delivery(server_factory: ServerFacto
             (NEW, "", [NEW]),  # and the old key goes when nobody uses it any more
         ):
             server.stop()
-            server = server_factory(server.folder, secret=secret, WEBHOOK_SECRET_PREVIOUS=previous)
+            keys = {"secret": secret, "WEBHOOK_SECRET_PREVIOUS": previous}
+            server = server_factory(server.folder, **keys, **database)
             senders.port = server.port
             senders.wait_for(len(senders.acknowledged) + 50)
             senders.secrets = used
@@ -36,7 +39,7 @@ def test_a_change_of_keys_refuses_no_signed_delivery(server_factory: ServerFacto
             found = samples(server.get("/metrics").body)
             assert found['webhook_requests_total{result="invalid_signature"}'] == 0
     assert senders.answers.keys() <= {200, 503}
-    rows = check_database(server.database, senders.acknowledged, senders.attempted)
+    rows = check_database(server.place, senders.acknowledged, senders.attempted)
     check_answers(server, rows)
     # Now the old key is nobody's.
     body = as_body(message("late"))

@@ -31,6 +31,7 @@ async def deliveries(client: Client, sender: Sender) -> dict[str, float]:
     }
 
 
+@pytest.mark.every_database
 async def test_a_signed_message_is_stored_once(
     client: Client, post: Post, sender: Sender, log_file: LogFile
 ) -> None:
@@ -47,6 +48,7 @@ async def test_a_signed_message_is_stored_once(
     assert (line["message_id"], line["result"], line["dup"]) == ("m1", "created", False)
 
 
+@pytest.mark.every_database
 async def test_of_many_at_once_one_is_created(client: Client, post: Post, sender: Sender) -> None:
     body = sender.body("m1", "Hello")
     answers = await asyncio.gather(*(post(sender, body) for _ in range(20)))
@@ -54,6 +56,7 @@ async def test_of_many_at_once_one_is_created(client: Client, post: Post, sender
     assert await deliveries(client, sender) == {"created": 1, "duplicate": 19}
 
 
+@pytest.mark.every_database
 async def test_other_content_is_a_conflict_that_is_kept_and_the_first_row_stays(
     client: Client, post: Post, sender: Sender
 ) -> None:
@@ -69,6 +72,7 @@ async def test_other_content_is_a_conflict_that_is_kept_and_the_first_row_stays(
     assert refused["detail"][0]["type"] == "conflict"
 
 
+@pytest.mark.every_database
 async def test_an_id_is_one_message_whoever_sends_it(client: Client, post: Post) -> None:
     for each in SENDERS:
         await post(each, each.body("m1", "Hello"))
@@ -116,6 +120,7 @@ async def test_the_last_hundred_unsigned_bodies_are_remembered(client: Client, p
 NO_FORM = {"native": b"{}", "standard_webhooks": b"[]", "whatsapp": b'{"a": 1}', "twilio": b""}
 
 
+@pytest.mark.every_database
 async def test_a_signed_body_that_cannot_be_parsed_is_422_and_kept(
     client: Client, post: Post, sender: Sender, log_file: LogFile
 ) -> None:
@@ -206,6 +211,7 @@ async def test_another_method_is_405(client: Client, sender: Sender) -> None:
     assert (answer.code, answer.headers["Allow"]) == (405, allowed)
 
 
+@pytest.mark.every_database
 async def test_a_batch_is_stored_whole_and_once(client: Client, post: Post) -> None:
     messages = [whatsapp_message(f"m{n}", f"text {n}") for n in range(600)]
     statuses = [{"id": f"s{n}", "status": "read", "timestamp": "1"} for n in range(400)]
@@ -222,6 +228,7 @@ async def test_a_batch_is_stored_whole_and_once(client: Client, post: Post) -> N
     assert payload == json.dumps(messages[7]).encode()
 
 
+@pytest.mark.every_database
 async def test_one_conflict_makes_a_batch_one_and_the_rest_is_stored(
     client: Client, post: Post
 ) -> None:

@@ -116,8 +116,8 @@ class MemoryStore(MessageStore):
     async def total(self) -> int:
         return len(self._came)
 
-    async def stats(self, now_us: int) -> dict[str, Any]:
-        return self._model.stats(now_us)
+    async def stats(self, now_us: int | None = None) -> dict[str, Any]:
+        return self._model.stats(time.time_ns() // 1000 if now_us is None else now_us)
 
     async def export(self, query: MessageQuery) -> AsyncGenerator[list[Message], None]:
         if rows := self._model.matching(query):

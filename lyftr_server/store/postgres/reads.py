@@ -216,8 +216,15 @@ async def total(db: Any) -> int:
     return await listing.count(db, Scope())
 
 
-async def stats(db: Any, now_us: int) -> dict[str, Any]:
-    """Return the statistics, with the contract's keys. `now_us`: microseconds since 1970."""
+async def stats(db: Any, now_us: int | None) -> dict[str, Any]:
+    """Return the statistics, with the contract's keys.
+
+    `now_us`: microseconds since 1970; None: by the database's clock, as `created_at` is.
+    """
+    if now_us is None:
+        now_us = await db.fetchval(
+            "SELECT (extract(epoch FROM statement_timestamp()) * 1000000)::bigint"
+        )
     async with snapshot(db):
         senders, recipients, top = await _people(db)
         return {

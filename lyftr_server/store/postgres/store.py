@@ -235,7 +235,7 @@ class PostgresStore(MessageStore):
     async def total(self) -> int:
         return await self._read(self._health, reads.total)
 
-    async def stats(self, now_us: int) -> dict[str, Any]:
+    async def stats(self, now_us: int | None = None) -> dict[str, Any]:
         return await self._read(self._listings, lambda db: reads.stats(db, now_us))
 
     async def export(self, query: MessageQuery) -> AsyncGenerator[list[Message], None]:

@@ -204,7 +204,8 @@ class SqliteStore(MessageStore):
     async def total(self) -> int:
         return await self._read(self._health, reads.total)
 
-    async def stats(self, now_us: int) -> dict[str, Any]:
+    async def stats(self, now_us: int | None = None) -> dict[str, Any]:
+        now_us = time.time_ns() // 1000 if now_us is None else now_us
         return await self._read(self._listings, reads.stats, now_us, self._busiest)
 
     async def export(self, query: MessageQuery) -> AsyncGenerator[list[Message], None]:
