@@ -72,17 +72,32 @@ class _Process:
             loop.add_signal_handler(number, self._on_signal, number)
         try:
             store = store_of(self._config, self._on_fatal)
-            await store.open()
+            opened = await self._open(store)
         except Unusable as error:
             raise Unstartable(f"DATABASE_URL: {error}") from error
         except Unopenable as error:
             raise Unstartable(f"DATABASE_URL: {error}", may_pass=True) from error
-        try:
-            await self._serve(store)
-        finally:
-            await self._close(store)
+        if opened:
+            try:
+                await self._serve(store)
+            finally:
+                await self._close(store)
         log.event(logger, logging.INFO, "stopped", exit_status=self._status)
         return self._status
+
+    async def _open(self, store: MessageStore) -> bool:
+        """Open the store; return False when we are to stop while it waits for its database."""
+        opening = asyncio.ensure_future(store.open())
+        stopping = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait([opening, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if self._stop.is_set() and store.waiting:
+            opening.cancel()
+            await asyncio.wait([opening])
+        if opening.cancelled():
+            return False
+        await opening
+        return True
 
     async def _serve(self, store: MessageStore) -> None:
         settings = self._config

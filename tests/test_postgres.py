@@ -4,6 +4,7 @@ import http.client
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -99,6 +100,22 @@ def test_a_database_that_does_not_answer_may_come_back(
     assert server.deliver(message("m2")).status == 200
     assert server.get("/messages").json()["total"] == 2
     assert server.get("/health/ready").status == 200
+
+
+def test_who_waits_for_a_database_at_the_start_stops_at_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"postgresql://127.0.0.1:{mute.getsockname()[1]}/d"
+        server = subprocess.Popen(
+            [sys.executable, "-m", "lyftr_server", "serve"],
+            env=environment(WEBHOOK_SECRET="s", DATABASE_URL=url, WAIT_SECONDS="600"),
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with mute.accept()[0]:
+            server.terminate()
+            log, _ = server.communicate(timeout=60)
+    assert (server.returncode, '"stopped"' in log) == (0, True)
 
 
 def test_readiness_is_told_soon_though_the_database_is_frozen(

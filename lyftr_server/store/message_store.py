@@ -31,6 +31,8 @@ class MessageStore(ABC):
     """
 
     commits_in_flight = 1
+    # Whether open() waits for a database that is still starting: only then may it be cancelled.
+    waiting = False
 
     def __init__(
         self,

@@ -98,7 +98,9 @@ class PostgresStore(MessageStore):
         )
         self._upkeep = Lane(hosts, durable=True)
         try:
+            self.waiting = True
             await self._upkeep.wait_for_database(self._wait_seconds)
+            self.waiting = False
             await self._upkeep.run(schema.migrate, MIGRATE_SECONDS)
             seen = await self._upkeep.run(tombstones.seen, HEALTH_SECONDS)
             last = await self._upkeep.run(last_erased, HEALTH_SECONDS)
