@@ -160,6 +160,19 @@ def test_what_does_not_fit_together_is_told_with_all_other_faults(environ: Envir
     assert set(faults()) == {"PORT", "ADMIN_TOKEN", "MAX_BODY_BYTES"}
 
 
+@pytest.mark.parametrize("form", ["_PREVIOUS", "_PREVIOUS_FILE"])
+@pytest.mark.parametrize(
+    "name", ["STANDARD_WEBHOOKS_SECRET", "WHATSAPP_APP_SECRET", "WHATSAPP_VERIFY_TOKEN"]
+)
+def test_a_previous_secret_alone_is_a_fault(
+    environ: Environ, tmp_path: Path, name: str, form: str
+) -> None:
+    (tmp_path / "secret").write_bytes(b"c2VjcmV0")
+    value = str(tmp_path / "secret") if form.endswith("FILE") else "c2VjcmV0"
+    environ(WEBHOOK_SECRET="s", **{f"{name}{form}": value})
+    assert faults() == {name: f"must be set beside {name}_PREVIOUS"}
+
+
 def test_a_fault_does_not_echo_a_secret(environ: Environ) -> None:
     environ(WEBHOOK_SECRET="needle-1", READ_TOKEN="needle 2", PORT="x")
     assert "needle" not in str(faults())

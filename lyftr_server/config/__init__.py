@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -150,11 +150,7 @@ class Config:
             for name in VARIABLES
             if name in given and f"{name}_FILE" in given
         }
-        named = {name.removesuffix("_FILE") for name in given}
-        if "WEBHOOK_SECRET" not in named:
-            faults |= {"WEBHOOK_SECRET": "must be set to the key that senders sign with"}
-        if "TWILIO_AUTH_TOKEN" in named and "PUBLIC_URL" not in named:
-            faults |= {"PUBLIC_URL": "must be set to the server's own address for Twilio"}
+        faults |= _missing({name.removesuffix("_FILE") for name in given})
         try:
             found = _SCHEMA(given)
         except vol.MultipleInvalid as error:
@@ -178,6 +174,20 @@ class Config:
         }
         names = [each.name for each in fields(cls)]
         return cls(**{name: found[name.upper()] for name in names if name.upper() in found})
+
+
+def _missing(named: Collection[str]) -> dict[str, str]:
+    """Return what must be set beside the variables that are, in the one form or the other."""
+    faults = {
+        name: f"must be set beside {name}_PREVIOUS"
+        for name in _SECRETS
+        if f"{name}_PREVIOUS" in named and name not in named
+    }
+    if "WEBHOOK_SECRET" not in named:
+        faults |= {"WEBHOOK_SECRET": "must be set to the key that senders sign with"}
+    if "TWILIO_AUTH_TOKEN" in named and "PUBLIC_URL" not in named:
+        faults |= {"PUBLIC_URL": "must be set to the server's own address for Twilio"}
+    return faults
 
 
 def _keys(found: Mapping[str, Any], name: str) -> tuple[Any, ...]:
