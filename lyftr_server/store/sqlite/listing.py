@@ -107,19 +107,7 @@ def seek(db: sqlite3.Connection, scope: Scope, offset: int) -> Key | None:
     total = count(db, scope)
     if offset >= total:
         return None
-    # From here on without `since`: so many more rows come before.
-    skip = _all(db, scope.sender) - _from(db, scope._replace(until=LAST.instant)) + offset
-    if scope.sender is None:
-        day, skip, _ = _bucket(db, "days", "day", "true", [], skip)
-        where, values = "hour > ? AND hour < ?", [day, _end_of_day(day)]
-        start, skip, rows = _bucket(db, "hours", "hour", where, values, skip)
-        end = _end_of_hour(start)
-    elif not _by_day(db, scope.sender):
-        start, end, rows = FIRST.instant, LAST.instant, _all(db, scope.sender)
-    else:
-        where, values = "from_msisdn = ?", [scope.sender]
-        start, skip, rows = _bucket(db, "sender_days", "day", where, values, skip)
-        end = _end_of_day(start)
+    start, end, skip, rows = _bucket_of(db, scope, offset)
     # The shorter way: from the start of the hour or day, or back from its end.
     order, skip = ("", skip) if skip < rows / 2 else (" DESC", rows - 1 - skip)
     where, bounds = scope.where("instant >= ? AND instant < ?", start, end)
@@ -129,6 +117,18 @@ def seek(db: sqlite3.Connection, scope: Scope, offset: int) -> Key | None:
         (*bounds, skip),
     ).fetchone()
     return Key(*found)
+
+
+def border(db: sqlite3.Connection, scope: Scope, after: Key, n: int) -> str | None:
+    """Return an instant, up to which at most `n` rows of the scope come after a place.
+
+    It goes by whole hours or days, and looks at no row. None: it knows no such instant.
+    """
+    rest = Scope(scope.sender, since=after.instant[: 13 if scope.sender is None else 10])
+    if count(db, rest) <= n:
+        return scope.until
+    found = min(_bucket_of(db, rest, n)[0], scope.until)
+    return found if found > after.instant else None
 
 
 def rows(
@@ -193,6 +193,22 @@ def _range(db: sqlite3.Connection, scope: Scope, start: str, end: str) -> int:
     where, values = scope.where("instant >= ? AND instant < ?", start, end)
     (found,) = db.execute(f"SELECT count(*) FROM {scope.table} WHERE {where}", values).fetchone()
     return int(found)
+
+
+def _bucket_of(db: sqlite3.Connection, scope: Scope, offset: int) -> tuple[str, str, int, int]:
+    """Return the bounds of the hour or day with a row, the row's number in it, and its rows."""
+    # From here on without `since`: so many more rows come before.
+    skip = _all(db, scope.sender) - _from(db, scope._replace(until=LAST.instant)) + offset
+    if scope.sender is None:
+        day, skip, _ = _bucket(db, "days", "day", "true", [], skip)
+        where, values = "hour > ? AND hour < ?", [day, _end_of_day(day)]
+        start, skip, rows = _bucket(db, "hours", "hour", where, values, skip)
+        return start, _end_of_hour(start), skip, rows
+    if not _by_day(db, scope.sender):
+        return FIRST.instant, LAST.instant, skip, _all(db, scope.sender)
+    where, values = "from_msisdn = ?", [scope.sender]
+    start, skip, rows = _bucket(db, "sender_days", "day", where, values, skip)
+    return start, _end_of_day(start), skip, rows
 
 
 def _bucket(

@@ -2,10 +2,11 @@
 
 One plan, whatever is asked. First the hits, by seq: those of all messages by the index or a scan,
 or, where reading the scope's own messages costs less, those alone. Then a walk through the scope on
-the covering index, which reads no text, and meets the hits in order: it counts them, and finds the
-page. Few hits are soon read instead, into an order of their own, and the walk goes there: at once
-when counting would cost more, and when a page was not met for as long as that takes. So no answer
-costs more than twice what the best way would.
+the covering index, which reads no text, and meets the hits in order: it counts them (or those
+outside the scope, where there is less to walk through), and finds the page. Few hits are soon read
+instead, into an order of their own, and the walk goes there: at once when counting would cost more,
+and when a page was not met for as long as that takes. So no answer costs more than twice what the
+best way would.
 """
 
 import sqlite3
@@ -43,8 +44,9 @@ SORT_BLOCKS = 250
 @contextmanager
 def search(db: sqlite3.Connection, q: str, scope: Scope) -> Iterator["Search"]:
     """Begin a search. Rows that are stored later are left for the next one."""
-    (bound,) = db.execute("SELECT coalesce(max(seq), 0) FROM messages").fetchone()
-    begun = Search(db, scope, Hits(db, q.casefold(), bound))
+    with snapshot(db):
+        (bound,) = db.execute("SELECT coalesce(max(seq), 0) FROM messages").fetchone()
+        begun = Search(db, scope, Hits(db, q.casefold(), bound))
     try:
         yield begun
     finally:
@@ -60,6 +62,7 @@ class Search:
         self._db = db
         self._hits = hits
         self._n = 0
+        self._everything = listing.count(db, Scope())
         self._rows = listing.count(db, scope)
         self._order = f"{hits.table}_in_order"
         self._sorted = False
@@ -84,15 +87,44 @@ class Search:
         elif self._n <= SORTED and SORT_COST * self._n < self._rows:
             self.total = yield from self._sort()
         else:
-            for _ in self._walk(self._count, self._start, inclusive=True):
-                yield
+            self.total = yield from self._count()
+
+    def _count(self) -> Pieces[int]:
+        """Count the scope's hits, or all the others, whichever rows are fewer to walk through."""
+        scope, others = self.scope, self._everything - self._rows
+        if scope.sender is None and others < self._rows:
+            before = yield from self._count_in(Scope(until=scope.since))
+            after = yield from self._count_in(Scope(since=scope.until))
+            if not self._lost():
+                return self._n - before - after
+            # What was deleted meanwhile may have been a hit on either side.
+        return (yield from self._count_in(scope))
+
+    def _count_in(self, scope: Scope) -> Pieces[int]:
+        met = 0
+
+        def look(rows: str, values: Sequence[Any]) -> bool:
+            nonlocal met
+            met += self._number(rows, values)
+            return False
+
+        for _ in self._walk(look, Position(False, scope.first), inclusive=True, scope=scope):
+            yield
+        return met
+
+    def _lost(self) -> bool:
+        """Tell whether a row has been deleted since the search began."""
+        with snapshot(self._db):
+            (new,) = self._db.execute(
+                "SELECT count(*) FROM messages NOT INDEXED WHERE seq > ?", (self._hits.bound,)
+            ).fetchone()
+            return listing.count(self._db, Scope()) < self._everything + int(new)
 
     def _find_hits(self) -> Pieces[bool]:
         """Find all hits; tell whether none is of another scope."""
-        everything = listing.count(self._db, Scope())
         after, rows = 0, FIRST_ROWS
         while after < self._hits.bound:
-            cost = self._hits.n if self._hits.indexed else everything
+            cost = self._hits.n if self._hits.indexed else self._everything
             if self.scope != Scope() and self._rows <= max(SMALL, cost // READ_COST):
                 self._hits.clear()
                 for _ in self._walk(self._see, self._start, inclusive=True, sizes=TEXT_ROWS):
@@ -107,10 +139,6 @@ class Search:
     def _see(self, rows: str, values: Sequence[Any]) -> bool:
         joined = f"{rows} CROSS JOIN messages NOT INDEXED USING (seq)"
         self._hits.see(joined, "seq <= ?", [*values, self._hits.bound])
-        return False
-
-    def _count(self, rows: str, values: Sequence[Any]) -> bool:
-        self.total += self._number(rows, values)
         return False
 
     def _number(self, rows: str, values: Sequence[Any]) -> int:
@@ -150,32 +178,44 @@ class Search:
         *,
         inclusive: bool,
         sizes: tuple[int, int] | None = None,
+        scope: Scope | None = None,
     ) -> Iterator[int]:
         """Let `look` have the scope's rows on one side of a place until it has enough.
 
         A piece is FROM's part for rows with a seq, and its parameters. Yield how many it had.
         """
-        table, scope = self.scope.table, self.scope
+        scope, left = scope or self.scope, self._rows
+        table = scope.table
         if self._sorted:
             table, scope = self._order, scope._replace(sender=None)
         order = " DESC" if start.backward else ""
-        place, left = start.key, self._rows
+        place = start.key
         size, most = sizes or WALK_ROWS
         while True:
             began = time.monotonic()
-            where, values = scope.rest(place, start.backward, inclusive)
-            rest = f"FROM {table} WHERE {where} ORDER BY instant{order}, message_id{order} LIMIT ?"
-            ends = left <= size * 3 // 2
             with snapshot(self._db):
-                if look(f"(SELECT seq {rest})", [*values, -1 if ends else size]) or ends:
+                until = None
+                if not (start.backward or self._sorted):
+                    until = listing.border(self._db, scope, place, size)
+                piece = scope._replace(until=until) if until else scope
+                ends = until == scope.until if until else left <= size * 3 // 2
+                where, values = piece.rest(place, start.backward, inclusive)
+                rest = (
+                    f"FROM {table} WHERE {where} ORDER BY instant{order}, message_id{order} LIMIT ?"
+                )
+                if look(f"(SELECT seq {rest})", [*values, -1 if ends or until else size]) or ends:
                     return
-                last = self._db.execute(
-                    f"SELECT instant, message_id {rest} OFFSET ?", (*values, 1, size - 1)
-                ).fetchone()
-            if last is None:
-                return
-            place, inclusive = Key(*last), False
-            left, walked = left - size, size
+                if until:
+                    place = Key(until, "")
+                else:
+                    # It walks through the piece once more.
+                    last = self._db.execute(
+                        f"SELECT instant, message_id {rest} OFFSET ?", (*values, 1, size - 1)
+                    ).fetchone()
+                    if last is None:
+                        return
+                    place, left = Key(*last), left - size
+            inclusive, walked = False, size
             size = _next_size(size, time.monotonic() - began, most)
             yield walked
 
