@@ -34,9 +34,9 @@ ENGINES = ["sqlite", "memory", "postgres"]
 # Those that keep what they have.
 DATABASES = ["sqlite", "postgres"]
 
-# Whatever has one of these, or stands in one of these folders, starts programs of its own.
+# Whatever has one of these, or stands in one of these places, starts programs of its own.
 PROGRAMS = {"server_factory", "postgres", "own_postgres"}
-FOLDERS = {"commands", "faults"}
+PLACES = {"commands", "faults", "test_main.py", "test_server.py", "test_wheel.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,7 +52,7 @@ def _starts_programs(item: pytest.Function) -> bool:
     parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
     return (
         not PROGRAMS.isdisjoint(item.fixturenames)
-        or item.path.parent.name in FOLDERS
+        or not PLACES.isdisjoint((item.path.parent.name, item.path.name))
         or "postgres" in (each for each in parameters if isinstance(each, str))
     )
 

@@ -75,7 +75,6 @@ async def test_a_server_whose_database_is_gone_is_not_ready(
     assert (await client.get("/health/ready")).code == 200
 
 
-@pytest.mark.gen_test(timeout=20)
 async def test_a_server_that_cannot_write_is_not_ready(
     client: Client, settings: Config, error_log: ErrorLog
 ) -> None:

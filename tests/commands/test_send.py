@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ..process import SECRET, RunningServer, as_body, environment, message
-from .running import PROGRAM, SAMPLE, Terminal, last_drawn, run, sample
+from .running import DEADLINE_SECONDS, PROGRAM, SAMPLE, Terminal, last_drawn, run, sample
 from .scripted import Reply, ScriptedServer
 
 
@@ -400,9 +400,7 @@ def test_an_interrupted_one_says_how_far_it_came(tmp_path: Path) -> None:
         sending.process.stdin.write(ndjson(message()))
         sending.process.stdin.flush()
         sending.wait_for("1 messages")
-        start = time.monotonic()
-        ended = sending.end(signal.SIGINT)
-        assert time.monotonic() - start < 5
+        ended = sending.end(signal.SIGINT)  # though its input is still open
     assert (ended.status, ended.stdout) == (130, "created 1, duplicate 0, conflict 0, refused 0\n")
     assert "Traceback" not in ended.stderr
 
@@ -413,7 +411,7 @@ def test_an_interrupted_one_waits_for_no_answer(tmp_path: Path) -> None:
     class Silent(ScriptedServer):
         def _next(self, request):  # type: ignore[no-untyped-def]
             asked.set()
-            answer.wait(20)
+            answer.wait(DEADLINE_SECONDS)
             return super()._next(request)
 
     with Silent() as scripted:
@@ -426,10 +424,8 @@ def test_an_interrupted_one_waits_for_no_answer(tmp_path: Path) -> None:
         assert sending.process.stdin
         sending.process.stdin.write(ndjson(message()))
         sending.process.stdin.flush()
-        assert asked.wait(10)
-        start = time.monotonic()
+        assert asked.wait(DEADLINE_SECONDS)
         ended = sending.end(signal.SIGINT)
-        assert time.monotonic() - start < 5
         answer.set()
     assert (ended.status, ended.stdout) == (130, "created 0, duplicate 0, conflict 0, refused 0\n")
 

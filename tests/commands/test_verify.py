@@ -1,7 +1,6 @@
 """lyftr-server verify."""
 
 import sqlite3
-import time
 from contextlib import closing
 from pathlib import Path
 
@@ -138,11 +137,9 @@ except KeyboardInterrupt:
 """
     working = Terminal(tmp_path, program=("-c", code), stdout=True)
     working.wait_for("working\r\n..")
-    start = time.monotonic()
     ended = working.end(2)
     assert ended.status == 0
     assert ended.stderr.endswith("interrupted\r\n")
-    assert time.monotonic() - start < 5
 
 
 def test_an_interrupted_repair_leaves_a_database_that_a_repair_mends(large: Path) -> None:

@@ -93,7 +93,7 @@ class Senders:
         """Stop; what is not acknowledged is the first to be sent in the next `with`."""
         self._stop.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(60)
             assert not thread.is_alive(), "a delivery hangs"
 
     @property
@@ -101,7 +101,7 @@ class Senders:
         """Who has had a message acknowledged."""
         return {one_of(self._kinds, name).source for name in self.acknowledged}
 
-    def wait_for(self, acknowledged: int, seconds: float = 30) -> None:
+    def wait_for(self, acknowledged: int, seconds: float = 60) -> None:
         """Return when so many are acknowledged in all."""
         waiting = threading.Event()
         for _ in range(int(seconds / 0.01)):

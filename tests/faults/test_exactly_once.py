@@ -26,7 +26,7 @@ from .conftest import torture
 
 MESSAGES = 5
 CONNECTIONS = 3
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,7 @@ def test_a_client_that_never_reads_is_cut_and_costs_little(filled: Target) -> No
         while filled.sample("lyftr_connections") > 1:
             peak = max(peak, filled.rss())
             assert filled.get("/health").status == 200
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < SOON
             time.sleep(0.05)
         with pytest.raises((Broken, ConnectionResetError)):
             raw.answers(200)

@@ -4,6 +4,7 @@ import contextlib
 import json
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,6 +52,7 @@ def holds(found: Delivery, text: str) -> None:
         f"{event.kind}{event.message_id}".encode()
 
 
+@pytest.mark.slow
 @QUICK
 @given(body=BODIES, indent=st.sampled_from([None, 0, 2]), ascii_=st.booleans())
 def test_any_batch_is_taken_apart_without_a_scratch(body: Any, indent: Any, ascii_: bool) -> None:

@@ -77,6 +77,7 @@ QUERY = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(STEP, max_size=25), st.lists(QUERY, min_size=1, max_size=12), MOMENT, st.data())
 @settings(
     max_examples=150,
