@@ -3,6 +3,7 @@
 import signal
 import sqlite3
 import unicodedata
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,6 +106,23 @@ def test_a_condition_finds_what_folding_finds(values: list[str], q: str) -> None
     wanted = [value for value in values if q.casefold() in value.casefold()]
     assert hits == wanted if exact else set(hits) >= set(wanted)
     assert exact == (len(q.casefold()) < 3)
+
+
+@pytest.mark.parametrize(("q", "looks"), [("th", 3), ("st", 6), ("ka", 2), ("пр", 2), ("an", 0)])
+def test_a_text_without_rare_letters_is_looked_through_few_times(q: str, looks: int) -> None:
+    looked = 0
+
+    def instr(text: str, part: str) -> int:
+        nonlocal looked
+        looked += 1
+        return text.find(part) + 1
+
+    sql, values, _ = condition(q)
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.create_function("instr", 2, instr)
+        found = f"SELECT * FROM (SELECT 'hello' AS text) WHERE {sql}"
+        assert db.execute(found, values).fetchall() == []
+    assert looked == looks
 
 
 def test_every_letter_is_found_by_its_folding() -> None:

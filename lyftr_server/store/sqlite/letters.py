@@ -47,17 +47,26 @@ def _pair(folded: str) -> tuple[str, list[str]]:
     starts = {letter for letter in _having(folded[1]) if letter.casefold().startswith(folded[1])}
     within = _having(folded)
     spellings = within | {end + start for end in ends for start in starts}
-    if sum(not spelling.isascii() for spelling in spellings) <= MOST_SPELLINGS:
-        return _any(spellings, folded)
-    sql, values = "text GLOB ?", [f"*{_set(ends)}{_set(starts)}*"]
-    if within:
-        sql, values = f"({sql} OR text GLOB ?)", [*values, f"*{_set(within)}*"]
-    if not folded.isascii():
-        return sql, values
-    # Few texts have a letter other than ASCII's here: look for one before the slow GLOB.
-    special, letters = _any({letter for letter in ends | starts | within if not letter.isascii()})
-    ascii_sql, ascii_values = _like(folded)
-    return f"{ascii_sql} OR ({special}) AND {sql}", [*ascii_values, *letters, *values]
+    others = sum(not spelling.isascii() for spelling in spellings)
+    if others <= MOST_SPELLINGS:
+        sql, values = _any(spellings)
+    else:
+        sql, values = "text GLOB ?", [f"*{_set(ends)}{_set(starts)}*"]
+        if within:
+            sql, values = f"({sql} OR text GLOB ?)", [*values, f"*{_set(within)}*"]
+    # Each spelling is one more look through each text: first for a letter that all of them need.
+    if folded.isascii():
+        needed = {letter for letter in ends | starts | within if not letter.isascii()}
+    else:
+        sides = [side for side, of in ((ends, folded[0]), (starts, folded[1])) if not of.isascii()]
+        needed = within | min(sides, key=len)
+    if len(needed) < others and len(needed) <= MOST_SPELLINGS:
+        first, letters = _any(needed)
+        sql, values = f"({first}) AND ({sql})", [*letters, *values]
+    if folded.isascii():
+        like, pattern = _like(folded)
+        sql, values = f"{like} OR {sql}" if sql else like, [*pattern, *values]
+    return sql, values
 
 
 def _any(spellings: set[str], folded: str = "") -> tuple[str, list[str]]:
