@@ -8,8 +8,9 @@ import asyncpg
 import pytest
 
 from lyftr_server.records import Delivery, Event, Result
+from lyftr_server.schema import MessageQuery
 from lyftr_server.store import StoreError, Unopenable, Unusable
-from lyftr_server.store.postgres import connection
+from lyftr_server.store.postgres import connection, following
 from lyftr_server.store.postgres.connection import CommitLane, Lane
 from lyftr_server.store.postgres.hosts import Hosts
 from lyftr_server.store.postgres.insert import Options, insert
@@ -194,6 +195,41 @@ async def test_nobody_goes_back_to_a_former_primary(postgres_url: str) -> None:
             await lane.open()
         with pytest.raises(Unopenable, match="no primary takes writes"):
             await beside.open()
+    finally:
+        lane.close()
+        beside.close()
+
+
+async def test_numbers_that_a_failover_lost_are_not_given_again(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or whoever follows, and has seen what only the old primary had, would miss others."""
+    lane, beside = (CommitLane(Hosts(postgres_url)) for _ in range(2))
+
+    async def store(lane: CommitLane, message_id: str) -> None:
+        batch = [Delivery("native", (message(message_id),))]
+        _, last = await lane.run(lambda db: insert(db, batch, lane.slot, Options()), 10)
+        lane.slot = lane.slot._replace(last=last)
+
+    async def timeline(db: Any) -> int:
+        return 2
+
+    try:
+        for each, message_id in ((lane, "m1"), (lane, "m2"), (beside, "n1")):
+            await store(each, message_id)
+        place = await lane.run(following.head, 10)
+        assert place == "2.1"
+        lane.drop()
+        beside.drop()
+        # What the new primary has: nothing of the second slot, and less of the first.
+        query(postgres_url, "DELETE FROM messages WHERE message_id <> 'm1'")
+        query(postgres_url, "DELETE FROM slots WHERE slot = 1")
+        query(postgres_url, "UPDATE slots SET last = 1")
+        monkeypatch.setattr(connection, "timeline_of", timeline)
+        for each, message_id in ((lane, "m3"), (beside, "n2")):
+            await store(each, message_id)
+        rows, _ = await lane.run(lambda db: following.follow(db, MessageQuery(), place, 10), 10)
+        assert sorted(row.message_id for row in rows) == ["m3", "n2"]
     finally:
         lane.close()
         beside.close()

@@ -11,7 +11,7 @@ import asyncpg
 from ..errors import Fatal, StoreError, Unopenable, Unusable
 from . import health, schema
 from .calls import FAILURES, again, within, words
-from .hosts import Hosts
+from .hosts import Hosts, timeline_of
 from .insert import Slot
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,14 @@ _BROKEN = (
 )
 
 SLOT_LOCKS = 0x4C59  # which advisory locks are slots'
+
+# A primary that was a standby may lack the last rows of its predecessor, which followers have seen:
+# their numbers are not given again.
+LEAP = 1 << 24
+_LEAP = f"""
+UPDATE slots SET timeline = $1, last = last + CASE timeline WHEN 0 THEN 0 ELSE {LEAP} END
+WHERE timeline <> $1
+"""
 
 
 class Lane:
@@ -179,9 +187,17 @@ async def _take_slot(db: Any) -> Slot:
 
     Not before: while a transaction of a dropped connection may still commit, its slot is taken.
     """
+    timeline = await timeline_of(db)
+    # Whoever comes first, before any slot is taken.
+    await db.execute(_LEAP, timeline)
     number = 0
     while not await db.fetchval("SELECT pg_try_advisory_lock($1, $2)", SLOT_LOCKS, number):
         number += 1
-    await db.execute("INSERT INTO slots (slot) VALUES ($1) ON CONFLICT DO NOTHING", number)
+    await db.execute(
+        "INSERT INTO slots (slot, last, timeline) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        number,
+        LEAP if timeline > 1 else 0,
+        timeline,
+    )
     last = await db.fetchval("SELECT last FROM slots WHERE slot = $1", number)
     return Slot(number, int(last))

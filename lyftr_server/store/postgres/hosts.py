@@ -99,7 +99,7 @@ class Hosts:
             raise
 
     async def _greet(self, db: Any, ready: Ready) -> int:
-        timeline = await _timeline(db)
+        timeline = await timeline_of(db)
         if timeline < self.timeline:
             raise Unopenable("a former primary, whose place another has taken")
         self.timeline = timeline
@@ -130,7 +130,7 @@ def lasting(error: BaseException | None) -> bool:
     return isinstance(error, asyncpg.ClientConfigurationError | ssl.CertificateError)
 
 
-async def _timeline(db: Any) -> int:
+async def timeline_of(db: Any) -> int:
     """Return the primary's timeline; 0 from a service that does not tell."""
     with suppress(asyncpg.PostgresError):
         name = await db.fetchval("SELECT pg_walfile_name(pg_current_wal_lsn())")

@@ -194,8 +194,11 @@ ALTER TABLE sender_day_counts ALTER from_msisdn SET STATISTICS 0;
 ALTER TABLE sender_counts ADD by_day boolean NOT NULL DEFAULT false;
 """
 
+# 4: the timeline on which a slot gave its last number; 0: of before.
+TIMELINES = "ALTER TABLE slots ADD timeline integer NOT NULL DEFAULT 0"
+
 # STEPS[n] brings version n to n + 1. A released step never changes.
-STEPS = (MESSAGES, KEEPING_LESS, SENDER_DAYS)
+STEPS = (MESSAGES, KEEPING_LESS, SENDER_DAYS, TIMELINES)
 VERSION = len(STEPS)
 
 
