@@ -28,6 +28,9 @@ class Database(Protocol):
     def verify(self, deep: bool, tick: Callable[[], None]) -> tuple[int, Sequence[str]]:
         """Return how many messages there are, and all that is wrong, in words."""
 
+    def repair(self, say: Callable[[str], None], tick: Callable[[], None]) -> None:
+        """Make all anew that is derived from the messages, while no server runs."""
+
     def figures(self) -> str:
         """Return how much there is beside the messages, in words."""
 

@@ -16,7 +16,7 @@ which the server may be using. Nothing is written; SQLite's temporary files go t
 What is wrong comes on standard output, a line for each. All is read as it is at one moment, and
 while that takes, a busy server's WAL grows: rather verify a backup then.
 
---repair makes the counts and the search index anew from the messages; the server must not run.
+--repair makes the counts and the search index anew from the messages; no server must run.
 It cannot mend a damaged file: restore a backup then.
 
 On PostgreSQL it recounts, and compares the index, the folded texts and the order of storing with
@@ -49,17 +49,16 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     # Importing the store takes as long as all the rest: the other commands do not wait for it.
     from ..store import StoreError, Unopenable
-    from ..store.sqlite.offline import repair
 
     progress, name = Progress(), ""
     try:
         place: Path | str = Path(options.file) if options.file else setting("DATABASE_URL")
         name = str(own_file(place) or "")
-        if options.repair:
-            repair(_file(place), progress.step, progress.tick)
-        progress.step("checking")
         with reading(place) as database:
             name = database.name
+            if options.repair:
+                database.repair(progress.step, progress.tick)
+            progress.step("checking")
             messages, problems = database.verify(not options.quick, progress.tick)
             others = database.figures()
     except (ConfigError, Unopenable) as error:
@@ -74,12 +73,6 @@ def run(options: argparse.Namespace) -> int:
         print(f"{name}: {messages} messages; everything fits")
         print(f"{name}: {others}")
     return 1 if problems else 0
-
-
-def _file(place: Path | str) -> Path:
-    if isinstance(place, Path):
-        return place
-    raise ConfigError({"DATABASE_URL": "is a server's, where --repair mends nothing"})
 
 
 def _failed(progress: Progress, status: int, why: str) -> int:

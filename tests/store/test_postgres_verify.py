@@ -23,6 +23,8 @@ WRONG = [
     ("INSERT INTO tombstones VALUES ('short', 5)", "a tombstone is no hash"),
 ]
 
+NOT_DERIVED = ("a tombstone is no hash",)
+
 
 @pytest.mark.parametrize("statement, words", [("SELECT", None), *WRONG])
 def test_what_does_not_fit_is_named(database: Database, statement: str, words: str | None) -> None:
@@ -38,3 +40,8 @@ def test_what_does_not_fit_is_named(database: Database, statement: str, words: s
         assert list(problems) == []
     else:
         assert any(words in problem for problem in problems), problems
+    database.run(verify.repair(database.db))
+    messages, problems = database.run(verify.verify(database.db, deep=True))
+    # A tombstone is derived from nothing that is still there.
+    assert (messages, list(problems)) == (5, [words] if words in NOT_DERIVED else [])
+    assert database.run(database.db.fetchval("SELECT count(*) FROM search")) == 3

@@ -201,3 +201,14 @@ async def _take_slot(db: Any) -> Slot:
     )
     last = await db.fetchval("SELECT last FROM slots WHERE slot = $1", number)
     return Slot(number, int(last))
+
+
+async def keep_servers_off(db: Any) -> None:
+    """Take a slot while nobody else has one, to the connection's end; Unusable if anybody has."""
+    if await db.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2"
+        " AND classid::bigint = $1 AND pid <> pg_backend_pid() AND database ="
+        " (SELECT oid FROM pg_database WHERE datname = current_database()))",
+        SLOT_LOCKS,
+    ) or not await db.fetchval("SELECT pg_try_advisory_lock($1, 0)", SLOT_LOCKS):
+        raise Unusable("servers of ours use the database: stop them")

@@ -11,7 +11,7 @@ from ..cursor import instant
 from ..errors import Unusable
 from ..moving import Row, Table, Whole
 from . import schema, upkeep
-from .connection import SLOT_LOCKS
+from .connection import keep_servers_off
 from .schema import folded
 
 _SEQUENCES = {"events": "seq", "refused": "id"}
@@ -20,13 +20,7 @@ _SEQUENCES = {"events": "seq", "refused": "id"}
 async def begin(db: Any, source: Whole) -> None:
     """Make the database ready; Unusable if it has anything of its own, or servers."""
     await schema.migrate(db)
-    if await db.fetchval(
-        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2"
-        " AND classid::bigint = $1 AND pid <> pg_backend_pid() AND database ="
-        " (SELECT oid FROM pg_database WHERE datname = current_database()))",
-        SLOT_LOCKS,
-    ) or not await db.fetchval("SELECT pg_try_advisory_lock($1, 0)", SLOT_LOCKS):
-        raise Unusable("servers of ours use the database: stop them")
+    await keep_servers_off(db)
     async with db.transaction():
         if await _has_rows(db):
             key = await db.fetchval("SELECT key FROM keys WHERE name = 'cursor'")

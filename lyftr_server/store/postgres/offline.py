@@ -90,6 +90,11 @@ class DatabaseServer:
         self.require_current()
         return self.run(verify.verify, deep, tick=tick)
 
+    def repair(self, say: Callable[[str], None], tick: Callable[[], None]) -> None:
+        self.require_current()
+        say("making all anew that is derived from the messages")
+        self.run(verify.repair, tick=tick)
+
     def figures(self) -> str:
         return self.run(verify.figures)
 

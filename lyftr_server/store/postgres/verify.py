@@ -1,9 +1,11 @@
-"""Recounts everything that the database derives from its messages, as of one moment."""
+"""Recounts everything that the database derives from its messages, and makes it anew."""
 
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from ..cursor import instant
+from . import sender_days
+from .connection import keep_servers_off
 from .listing import snapshot
 from .schema import SLOT_BITS, folded
 
@@ -89,9 +91,7 @@ async def _problems(db: Any, deep: bool) -> AsyncIterator[str]:
     if deep:
         wrong = 0
         async for rows in _texts(db):
-            wrong += sum(
-                folded(text) != kept or instant(ts) != moment for _, ts, moment, text, kept in rows
-            )
+            wrong += len(_mended(rows))
         if wrong:
             yield f"messages: {wrong} rows have another folded text or instant than theirs"
 
@@ -105,3 +105,46 @@ async def _texts(db: Any) -> AsyncIterator[Sequence[Any]]:
     ):
         yield rows
         after = rows[-1]["seq"]
+
+
+def _mended(rows: Sequence[Any]) -> list[tuple[int, str, str | None]]:
+    """Return the seq, the instant and the folded text of those rows that have others."""
+    return [
+        (seq, instant(ts), folded(text))
+        for seq, ts, moment, text, kept in rows
+        if folded(text) != kept or instant(ts) != moment
+    ]
+
+
+_LAST_NUMBERS = f"""
+INSERT INTO slots (slot, last) SELECT seq >> {SLOT_BITS}, max({_NUMBER}) FROM messages GROUP BY 1
+ON CONFLICT (slot) DO UPDATE SET last = greatest(slots.last, excluded.last)
+"""
+_WRONG_TEXTS = """
+DELETE FROM search WHERE NOT EXISTS (SELECT FROM messages AS m
+    WHERE m.seq = search.seq AND coalesce(m.folded, m.text) = search.folded)
+"""
+_MISSING_TEXTS = f"""
+INSERT INTO search SELECT seq, coalesce(folded, text) FROM messages
+JOIN indexed ON slot = seq >> {SLOT_BITS} AND {_NUMBER} <= upto WHERE text IS NOT NULL
+ON CONFLICT DO NOTHING
+"""
+
+
+async def repair(db: Any) -> None:
+    """Make anew what is derived from the messages. Unusable while servers use the database."""
+    await keep_servers_off(db)
+    async with db.transaction():
+        # One that starts all the same waits.
+        await db.execute("LOCK TABLE messages, deltas, search")
+        async for rows in _texts(db):
+            sql = "UPDATE messages SET instant = $2, folded = $3 WHERE seq = $1"
+            await db.executemany(sql, _mended(rows))
+        await db.execute(_LAST_NUMBERS)
+        await db.execute("TRUNCATE deltas, sender_day_counts")
+        for table, key, _, counted in _RECOUNTS:
+            counts = f"SELECT {counted}, count(*) FROM messages GROUP BY 1"
+            await db.execute(f"TRUNCATE {table}; INSERT INTO {table} ({key}, n) {counts}")
+        await sender_days.begin(db)
+        await db.execute(_WRONG_TEXTS)
+        await db.execute(_MISSING_TEXTS)

@@ -114,6 +114,11 @@ class DatabaseFile:
 
         return self.run(work)
 
+    def repair(self, say: Callable[[str], None], tick: Callable[[], None]) -> None:
+        """Make all anew that is derived from the messages, while no server runs. StoreError."""
+        self.close()
+        repair(self.path, say, tick)
+
     def figures(self) -> str:
         """Return how much there is beside the messages, in words. StoreError."""
         return self.run(figures)
