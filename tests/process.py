@@ -233,7 +233,7 @@ class RunningServer:
 
     # -- requests, each on a connection of its own
 
-    def connect(self, timeout: float = 10) -> http.client.HTTPConnection:
+    def connect(self, timeout: float = 30) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def request(
@@ -281,7 +281,7 @@ def ask(
 class ServerSocket:
     """A plain connection, for what an HTTP client would not send."""
 
-    def __init__(self, port: int, timeout: float = 10) -> None:
+    def __init__(self, port: int, timeout: float = 30) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout)
 
     @classmethod

@@ -43,29 +43,37 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     first = int(os.environ.get("PORT") or 8000)
     servers: list[subprocess.Popen[bytes]] = []
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+        for server in servers:
+            server.terminate()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop(servers))
+        signal.signal(number, stop)
     with KeptServer(programs, options="", base=folder) as postgres:
-        for port in (first, first and first + 1):
-            variables = {"DATABASE_URL": postgres.url(DATABASE), "PORT": str(port)}
-            servers.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "lyftr_server", "serve"],
-                    env=os.environ | variables,
-                    start_new_session=True,
-                )
-            )
         try:
-            return max(server.wait() for server in servers)
+            for port in (first, first and first + 1):
+                if stopped:
+                    break
+                variables = {"DATABASE_URL": postgres.url(DATABASE), "PORT": str(port)}
+                servers.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "lyftr_server", "serve"],
+                        env=os.environ | variables,
+                        start_new_session=True,
+                    )
+                )
+            if stopped:
+                stop()  # perhaps it came as one was being started
+            # One that was told to stop before it could listen to that has a status below zero.
+            return max([0, *(server.wait() for server in servers)])
         finally:
-            stop(servers)
+            stop()
             for server in servers:
                 server.wait()
-
-
-def stop(servers: list[subprocess.Popen[bytes]]) -> None:
-    for server in servers:
-        server.terminate()
 
 
 if __name__ == "__main__":

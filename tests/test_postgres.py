@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -214,17 +215,27 @@ def test_the_url_may_stand_in_a_file(
     assert server.deliver(message("m1")).status == 200
 
 
-@pytest.mark.program
-def test_make_run_postgres_serves_one_database_twice(make_folder: Path) -> None:
+@contextmanager
+def run_postgres(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """As the Makefile starts it, with the wheel's PostgreSQL where it is installed."""
-    run = subprocess.Popen(
-        [sys.executable, "-m", "tests.run_postgres", "--folder", make_folder],
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.run_postgres", "--folder", folder],
         env=environment(WEBHOOK_SECRET=SECRET, PORT="0"),
-        cwd=make_folder,
+        cwd=folder,
         stdout=subprocess.PIPE,
         text=True,
-    )
-    try:
+    ) as run:
+        try:
+            yield run
+        finally:
+            run.terminate()
+            status = run.wait(60)
+    assert status == 0
+
+
+@pytest.mark.program
+def test_make_run_postgres_serves_one_database_twice(make_folder: Path) -> None:
+    with run_postgres(make_folder) as run:
         assert run.stdout is not None
         ports: list[int] = []
         while len(ports) < 2:
@@ -237,14 +248,18 @@ def test_make_run_postgres_serves_one_database_twice(make_folder: Path) -> None:
         assert fetch(ports[0], "POST", "/webhook", body, {"X-Signature": signature}).status == 200
         found = fetch(ports[1], "GET", "/messages").json()
         assert found["data"] == [message("m1")]
-    finally:
-        run.terminate()
-        assert run.wait(60) == 0
-        run.stdout.close()
+
+
+@pytest.mark.program
+def test_make_run_postgres_ends_before_anyone_serves(make_folder: Path) -> None:
+    with run_postgres(make_folder) as run:
+        while not (make_folder / "data" / "PG_VERSION").exists():
+            assert run.poll() is None
+            time.sleep(0.02)
 
 
 def fetch(port: int, *request: Any) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         return ask(connection, *request)
     finally:

@@ -195,7 +195,7 @@ def test_a_disk_that_is_too_small_gets_no_half_copy(large: Path, tmp_path: Path)
         env=environment(DATABASE_URL=url(large)),
         preexec_fn=limit,
         capture_output=True,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     assert (ended.returncode, ended.stdout) == (1, b"")

@@ -167,7 +167,7 @@ def test_a_reader_that_has_gone_before_the_first_row_is_no_failure(
             env=environment(DATABASE_URL=url(large), PYTHONUNBUFFERED=unbuffered),
             stdout=writing,
             stderr=subprocess.PIPE,
-            timeout=20,
+            timeout=60,
             check=False,
         )
     finally:
@@ -183,7 +183,7 @@ def test_a_full_disk_is_a_failure_in_one_line(large: Path, arguments: list[str])
             env=environment(DATABASE_URL=url(large), PYTHONUNBUFFERED=""),
             stdout=full,
             stderr=subprocess.PIPE,
-            timeout=20,
+            timeout=60,
             check=False,
         )
     assert ended.returncode == 1
@@ -253,7 +253,7 @@ def test_it_takes_no_more_memory_for_more_messages(tmp_path: Path, large: Path) 
             [sys.executable, "-c", code],
             env=environment(DATABASE_URL=url(database)),
             capture_output=True,
-            timeout=20,
+            timeout=60,
             check=True,
         )
         return int(ended.stderr)

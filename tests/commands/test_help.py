@@ -80,7 +80,7 @@ def test_a_reader_that_has_gone_ends_any_command_quietly(tmp_path: Path) -> None
             input=b"body",
             stdout=writing,
             stderr=subprocess.PIPE,
-            timeout=20,
+            timeout=60,
             check=False,
         )
     finally:

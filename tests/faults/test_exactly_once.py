@@ -106,7 +106,7 @@ class Pipeline:
     """A connection on which requests may follow each other before the first is answered."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), 10)
+        self._socket = socket.create_connection(("127.0.0.1", port), 30)
         self._answers = self._socket.makefile("rb")
 
     def send(self, data: bytes) -> None:
