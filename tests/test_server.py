@@ -318,6 +318,13 @@ def test_an_absolute_folder_is_not_made(tmp_path: Path, folder: str) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("name", ["loop/app.db", "loop", "a" * 300])
+def test_a_path_that_can_lead_nowhere_is_a_fault(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    line = refusal(tmp_path, DATABASE_URL=f"sqlite:///{tmp_path / name}")
+    assert "DATABASE_URL" in line["detail"]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_is_not_writable_is_a_fault(tmp_path: Path) -> None:
     folder = tmp_path / "locked"

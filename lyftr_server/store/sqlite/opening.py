@@ -1,5 +1,6 @@
 """What a server does to a database as it opens it, and what a failure of that means."""
 
+import errno
 import logging
 import sqlite3
 from pathlib import Path
@@ -84,10 +85,15 @@ _LASTING = (
     NotADirectoryError,
     PermissionError,
 )
+_LASTING_ERRNOS = {errno.ELOOP, errno.ENAMETOOLONG}
 
 
 def unopenable(path: Path, error: Exception) -> Unopenable:
     """Return what tells whether a failed start may be tried again."""
     code = getattr(error, "sqlite_errorcode", None)
-    lasting = isinstance(error, _LASTING) or (code is not None and code & 0xFF in _LASTING_CODES)
+    lasting = (
+        isinstance(error, _LASTING)
+        or getattr(error, "errno", None) in _LASTING_ERRNOS
+        or (code is not None and code & 0xFF in _LASTING_CODES)
+    )
     return (Unusable if lasting else Unopenable)(f"{path}: {error}")

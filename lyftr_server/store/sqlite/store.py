@@ -59,7 +59,8 @@ class SqliteStore(MessageStore):
     ) -> None:
         super().__init__(**options)
         self._ours_to_place = not path.is_absolute()
-        self.path = path.resolve()
+        # Path.resolve raises RuntimeError for a loop of links, up to Python 3.12.
+        self.path = Path(os.path.realpath(path))
         self.files = Files(self.path)
         self._dedupe_by = dedupe_by
         self._refused_limits = refused_limits
