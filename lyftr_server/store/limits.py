@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+DAY_SECONDS = 86_400
+
 
 class Limits(NamedTuple):
     """How much is kept: bodies, and their bytes in all."""
@@ -15,3 +17,15 @@ class Policy(NamedTuple):
 
     retention_days: float | None = None
     tombstone_days: float = 30
+
+    def cutoff_us(self, now: float) -> int:
+        """Return the instant (microseconds since 1970) before which rows have expired by `now`.
+
+        `now`: seconds since 1970. 0: nothing expires.
+        """
+        days = self.retention_days
+        return 0 if days is None else int((now - days * DAY_SECONDS) * 1e6)
+
+    def forgotten_at(self, now: float) -> float:
+        """Return when the id of what goes now is remembered no longer, in seconds since 1970."""
+        return now + self.tombstone_days * DAY_SECONDS

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from ..records import Message, StoredEvent, StoredRefusal
-from .cursor import FIRST, Key, Position, key_of
+from ..schema import MessageQuery
+from .cursor import FIRST, Key, Position, encode, key_of
 
 # Of texts in a chunk of an export, and of bodies on a page of events or of refused bodies.
 CHUNK_BYTES = 256 << 10
@@ -87,3 +88,15 @@ def beside(data: list[Message], start: Position, *, more: bool, behind: bool) ->
     if start.backward:
         more, behind = behind, more
     return found(data, start.key, more=more, before=behind)
+
+
+def page_of(found: Found, total: int, query: MessageQuery, signing: bytes) -> Page:
+    """Make the page that was asked for of what was found, in the ascending order."""
+
+    def token(key: Key | None, backward: bool) -> str | None:
+        return key and encode(signing, Position(backward, key), query)
+
+    later, earlier = token(found.next, False), token(found.previous, True)
+    if query.order == "desc":
+        return Page(found.data[::-1], total, earlier, later)
+    return Page(found.data, total, later, earlier)

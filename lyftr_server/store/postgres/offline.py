@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from types import TracebackType
 from typing import Any, TypeVar
 
 from ...records import Message
@@ -32,12 +31,7 @@ class DatabaseServer:
     def __enter__(self) -> "DatabaseServer":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lane.close()
         self._runner.close()
 

@@ -7,7 +7,7 @@ from ...records import NATIVE, Message, StoredEvent, StoredMessage, StoredRefusa
 from ...schema import EventQuery, MessageQuery, RefusedQuery, TimelineQuery
 from .. import cursor
 from ..cursor import FIRST, LAST, Key, Position
-from ..pages import CHUNK_BYTES, Found, Page, Rows, beside, found
+from ..pages import CHUNK_BYTES, Found, Page, Rows, beside, found, page_of
 from ..timeline import buckets, filled
 from . import following, listing, search
 from .listing import Scope, Where, snapshot
@@ -30,14 +30,7 @@ async def page(db: Any, query: MessageQuery) -> Page:
             found = await _at_offset(db, scope, query, total)
         else:
             found = await _at_position(db, scope, query, start)
-
-    def token(key: Key | None, backward: bool) -> str | None:
-        return key and cursor.encode(signing, Position(backward, key), query)
-
-    later, earlier = token(found.next, False), token(found.previous, True)
-    if query.order == "desc":
-        return Page(found.data[::-1], total, earlier, later)
-    return Page(found.data, total, later, earlier)
+    return page_of(found, total, query, signing)
 
 
 async def _page_as_stored(db: Any, query: MessageQuery) -> Page:

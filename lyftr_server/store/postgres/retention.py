@@ -6,7 +6,6 @@ from ..limits import Policy
 from . import tombstones
 from .tombstones import Pads
 
-DAY_SECONDS = 86_400
 MINUTE_US = 60_000_000
 PIECE_ROWS = 500
 
@@ -26,8 +25,7 @@ class Retention:
         `now`: seconds since 1970; None: by the database's clock, as `created_at` is.
         """
         now = await _now(db) if now is None else now
-        cutoff_us = self.cutoff_us(now)
-        if cutoff_us is not None:
+        if cutoff_us := self._policy.cutoff_us(now):
             deleted = (
                 await self._messages(db, cutoff_us, now)
                 or await _delete_old(db, "events", "seq", cutoff_us)
@@ -48,7 +46,7 @@ class Retention:
         )
         if not found:
             return 0
-        until = int(now + self._policy.tombstone_days * DAY_SECONDS)
+        until = int(self._policy.forgotten_at(now))
         async with db.transaction():
             await tombstones.bury(db, [seq for seq, _ in found], until, self._pads)
         self._after_us = found[-1]["created_at"]
@@ -56,8 +54,8 @@ class Retention:
 
     async def backlog(self, db: Any, now: float | None = None) -> int:
         """Return how many messages have expired and are still there, to the minute."""
-        cutoff_us = self.cutoff_us(await _now(db) if now is None else now)
-        if cutoff_us is None:
+        cutoff_us = self._policy.cutoff_us(await _now(db) if now is None else now)
+        if not cutoff_us:
             return 0
         return int(
             await db.fetchval(
@@ -67,11 +65,6 @@ class Retention:
                 cutoff_us // MINUTE_US,
             )
         )
-
-    def cutoff_us(self, now: float) -> int | None:
-        """Return the instant (microseconds since 1970) before which rows have expired."""
-        days = self._policy.retention_days
-        return None if days is None else int((now - days * DAY_SECONDS) * 1e6)
 
 
 async def _now(db: Any) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 from ...records import Erased
 from ..limits import Policy
 from . import erasure
-from .retention import DAY_SECONDS, Retention
+from .retention import Retention
 from .tombstones import Tombstones
 
 # How often it is looked whether anything has expired.
@@ -113,7 +113,7 @@ class Keeping:
 
     async def _erase(self) -> Sequence[str]:
         if self._eraser is None:
-            until = time.time() + self._policy.tombstone_days * DAY_SECONDS
+            until = self._policy.forgotten_at(time.time())
             self._eraser = erasure.Eraser(self._path, self._tombstones, until)
         eraser = self._eraser
         ids = await self._write(eraser.piece)

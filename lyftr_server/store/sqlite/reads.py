@@ -10,7 +10,7 @@ from ...records import NATIVE, Message, StoredEvent, StoredMessage, StoredRefusa
 from ...schema import EventQuery, MessageQuery, RefusedQuery
 from .. import cursor
 from ..cursor import FIRST, LAST, Key, Position, key_of
-from ..pages import Found, Page, Rows, beside, bounded, cut_to_fit, found
+from ..pages import Found, Page, Rows, beside, bounded, cut_to_fit, found, page_of
 from . import events, following, listing, matching, refused
 from .busiest import Busiest
 from .listing import Scope
@@ -35,14 +35,7 @@ def page_in_pieces(db: sqlite3.Connection, query: MessageQuery) -> Pieces[Page]:
         found, total = yield from _page_of_matches(db, query, start)
     else:
         found, total = _page_of_all(db, query, start)
-
-    def token(key: Key | None, backward: bool) -> str | None:
-        return key and cursor.encode(signing, Position(backward, key), query)
-
-    later, earlier = token(found.next, False), token(found.previous, True)
-    if query.order == "desc":
-        return Page(found.data[::-1], total, earlier, later)
-    return Page(found.data, total, later, earlier)
+    return page_of(found, total, query, signing)
 
 
 def _page_as_stored(db: sqlite3.Connection, query: MessageQuery) -> Pieces[Page]:

@@ -8,7 +8,6 @@ from ..limits import Policy
 from .sql import json_row, transaction
 from .tombstones import Tombstones, forget
 
-DAY_SECONDS = 86_400
 MINUTE_US = 60_000_000
 # How long a piece may hold up a commit, and how many rows the first one takes.
 PIECE_SECONDS = 0.004
@@ -41,11 +40,11 @@ class Retention:
         return deleted
 
     def _messages(self, db: sqlite3.Connection, now: float) -> int:
-        cutoff_us = self.cutoff_us(now)
+        cutoff_us = self._policy.cutoff_us(now)
         found = _expired(db, cutoff_us, self._rows)
         if found:
-            until = now + self._policy.tombstone_days * DAY_SECONDS
-            self._tombstones.bury(db, [message_id for _, message_id in found], until)
+            ids = [message_id for _, message_id in found]
+            self._tombstones.bury(db, ids, self._policy.forgotten_at(now))
             _delete(db, "messages", "seq", [seq for seq, _ in found])
         deleted = len(found)
         for table, key in (("events", "seq"), ("refused", "id")):
@@ -62,12 +61,7 @@ class Retention:
 
     def backlog(self, db: sqlite3.Connection, now: float) -> int:
         """Return how many messages have expired and are still there, to the minute."""
-        return backlog(db, self.cutoff_us(now))
-
-    def cutoff_us(self, now: float) -> int:
-        """Return the instant (microseconds since 1970) before which rows have expired."""
-        days = self._policy.retention_days
-        return 0 if days is None else int((now - days * DAY_SECONDS) * 1e6)
+        return backlog(db, self._policy.cutoff_us(now))
 
 
 def _delete(db: sqlite3.Connection, table: str, key: str, keys: list[int]) -> None:
