@@ -1,5 +1,6 @@
 """How a search counts: through the fewer rows, once, and exactly whatever is deleted meanwhile."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,12 @@ import pytest
 
 from lyftr_server.records import Message
 from lyftr_server.schema import MessageQuery
-from lyftr_server.store.sqlite import matching, reads
+from lyftr_server.store.cursor import FIRST
+from lyftr_server.store.sqlite import listing, matching, reads
+from lyftr_server.store.sqlite.listing import Scope
 
 from .databases import database, fold_all, go_on, insert, message
+from .test_reads import steps_of
 
 
 def needles(n: int) -> list[Message]:
@@ -76,3 +80,16 @@ def test_a_hit_outside_that_is_deleted_meanwhile_counts_nowhere(tmp_path: Path) 
 
         for delete_after in (None, 1, 2, 3, 4):
             assert total(delete_after) == 28
+
+
+def test_a_border_is_looked_for_in_a_bounded_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "BUCKETS", 10)
+    with database(tmp_path / "app.db") as db:
+        days = [f"2025-{month:02}-{day:02}" for month in range(1, 13) for day in range(1, 29)]
+        insert(db, [message(f"m{day}", ts=f"{day}T10:00:00Z") for day in days])
+        assert listing.border(db, Scope(), FIRST, 3) == ("2025-01-04T10", 3)
+        for scope in (Scope(), Scope("+1")):
+            for n in (9, 100):
+                assert steps_of(db, partial(listing.border, db, scope, FIRST, n)) < 2_000

@@ -15,6 +15,9 @@ from .sql import json_row
 
 _ROW = "json_array(message_id, from_msisdn, to_msisdn, ts, text)"
 
+# To look through more for a border would cost more than it spares.
+BUCKETS = 2_000
+
 
 class Scope(NamedTuple):
     """The filters that indexes answer: a sender, and instants from `since` up to before `until`."""
@@ -107,7 +110,19 @@ def seek(db: sqlite3.Connection, scope: Scope, offset: int) -> Key | None:
     total = count(db, scope)
     if offset >= total:
         return None
-    start, end, skip, rows = _bucket_of(db, scope, offset)
+    # From here on without `since`: so many more rows come before.
+    skip = _all(db, scope.sender) - _from(db, scope._replace(until=LAST.instant)) + offset
+    if scope.sender is None:
+        day, skip, _ = _bucket(db, "days", "day", "true", [], skip)
+        where, values = "hour > ? AND hour < ?", [day, _end_of_day(day)]
+        start, skip, rows = _bucket(db, "hours", "hour", where, values, skip)
+        end = _end_of_hour(start)
+    elif not _by_day(db, scope.sender):
+        start, end, rows = FIRST.instant, LAST.instant, _all(db, scope.sender)
+    else:
+        where, values = "from_msisdn = ?", [scope.sender]
+        start, skip, rows = _bucket(db, "sender_days", "day", where, values, skip)
+        end = _end_of_day(start)
     # The shorter way: from the start of the hour or day, or back from its end.
     order, skip = ("", skip) if skip < rows / 2 else (" DESC", rows - 1 - skip)
     where, bounds = scope.where("instant >= ? AND instant < ?", start, end)
@@ -119,16 +134,24 @@ def seek(db: sqlite3.Connection, scope: Scope, offset: int) -> Key | None:
     return Key(*found)
 
 
-def border(db: sqlite3.Connection, scope: Scope, after: Key, n: int) -> str | None:
-    """Return an instant, up to which at most `n` rows of the scope come after a place.
+def border(db: sqlite3.Connection, scope: Scope, after: Key, n: int) -> tuple[str, int] | None:
+    """Return an instant that at most `n` rows of the scope lie before, behind a place; how many.
 
-    It goes by whole hours or days, and looks at no row. None: it knows no such instant.
+    It goes by whole hours or days, from the one on that the place is in, without those that are not
+    counted yet; it looks at no row. None: it finds no such instant soon.
     """
-    rest = Scope(scope.sender, since=after.instant[: 13 if scope.sender is None else 10])
-    if count(db, rest) <= n:
-        return scope.until
-    found = min(_bucket_of(db, rest, n)[0], scope.until)
-    return found if found > after.instant else None
+    if scope.sender is None:
+        table, column, where, values = "hour_counts", "hour", "hour >= ?", [after.instant[:13]]
+    else:
+        table, column, where = "sender_day_counts", "day", "from_msisdn = ? AND day >= ?"
+        values = [scope.sender, after.instant[:10]]
+    found = db.execute(
+        f"SELECT start, upto - n FROM (SELECT start, n, sum(n) OVER (ORDER BY start) AS upto"
+        f" FROM (SELECT {column} AS start, n FROM {table} WHERE {where} ORDER BY 1"
+        f" LIMIT {BUCKETS})) WHERE upto > ? LIMIT 1",
+        (*values, n),
+    ).fetchone()
+    return found if found and after.instant < found[0] < scope.until else None
 
 
 def rows(
@@ -193,22 +216,6 @@ def _range(db: sqlite3.Connection, scope: Scope, start: str, end: str) -> int:
     where, values = scope.where("instant >= ? AND instant < ?", start, end)
     (found,) = db.execute(f"SELECT count(*) FROM {scope.table} WHERE {where}", values).fetchone()
     return int(found)
-
-
-def _bucket_of(db: sqlite3.Connection, scope: Scope, offset: int) -> tuple[str, str, int, int]:
-    """Return the bounds of the hour or day with a row, the row's number in it, and its rows."""
-    # From here on without `since`: so many more rows come before.
-    skip = _all(db, scope.sender) - _from(db, scope._replace(until=LAST.instant)) + offset
-    if scope.sender is None:
-        day, skip, _ = _bucket(db, "days", "day", "true", [], skip)
-        where, values = "hour > ? AND hour < ?", [day, _end_of_day(day)]
-        start, skip, rows = _bucket(db, "hours", "hour", where, values, skip)
-        return start, _end_of_hour(start), skip, rows
-    if not _by_day(db, scope.sender):
-        return FIRST.instant, LAST.instant, skip, _all(db, scope.sender)
-    where, values = "from_msisdn = ?", [scope.sender]
-    start, skip, rows = _bucket(db, "sender_days", "day", where, values, skip)
-    return start, _end_of_day(start), skip, rows
 
 
 def _bucket(

@@ -184,7 +184,8 @@ class Search:
 
         A piece is FROM's part for rows with a seq, and its parameters. Yield how many it had.
         """
-        scope, left = scope or self.scope, self._rows
+        left = listing.count(self._db, scope) if scope else self._rows
+        scope = scope or self.scope
         table = scope.table
         if self._sorted:
             table, scope = self._order, scope._replace(sender=None)
@@ -194,19 +195,20 @@ class Search:
         while True:
             began = time.monotonic()
             with snapshot(self._db):
-                until = None
-                if not (start.backward or self._sorted):
-                    until = listing.border(self._db, scope, place, size)
-                piece = scope._replace(until=until) if until else scope
-                ends = until == scope.until if until else left <= size * 3 // 2
+                ends, border = left <= size * 3 // 2, None
+                if not (ends or start.backward or self._sorted):
+                    border = listing.border(self._db, scope, place, size)
+                piece = scope._replace(until=border[0]) if border else scope
                 where, values = piece.rest(place, start.backward, inclusive)
                 rest = (
                     f"FROM {table} WHERE {where} ORDER BY instant{order}, message_id{order} LIMIT ?"
                 )
-                if look(f"(SELECT seq {rest})", [*values, -1 if ends or until else size]) or ends:
+                if look(f"(SELECT seq {rest})", [*values, -1 if ends or border else size]) or ends:
                     return
-                if until:
-                    place = Key(until, "")
+                if border:
+                    # Amid an hour its rows would be too many: the last piece must not be large.
+                    left -= 0 if place.message_id else border[1]
+                    place = Key(border[0], "")
                 else:
                     # It walks through the piece once more.
                     last = self._db.execute(
