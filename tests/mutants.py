@@ -166,6 +166,16 @@ MUTANTS = (
         (LANES, "if await health.stalled(db, health.STALLED_SECONDS):", "if False:"),
     ),
     mutant(
+        "give numbers again that a failover lost",
+        "tests/store/test_postgres_lanes.py",
+        (LANES, "LEAP = 1 << 24\n", "LEAP = 0\n"),
+    ),
+    mutant(
+        "hold others up for as long as a server is silent",
+        "tests/store/test_postgres_lanes.py",
+        (LANES, "= '{IDLE_SECONDS}s'", "= 0"),
+    ),
+    mutant(
         "let in what was buried meanwhile",
         KEEPING,
         (PG_TABLES, "IF (SELECT version FROM buried) <> seen AND EXISTS (", "IF EXISTS ("),
@@ -423,7 +433,11 @@ MUTANTS = (
     mutant(
         "the total of the page only",
         LISTINGS,
-        (READS, "return Page(found.data, total,", "return Page(found.data, len(found.data),"),
+        (
+            "lyftr_server/store/pages.py",
+            "return Page(found.data, total,",
+            "return Page(found.data, len(found.data),",
+        ),
     ),
     mutant(
         "a repeat replaces the first row",
