@@ -20,7 +20,7 @@ install_lock = echo "Installing into $(VENV) ..." >&2 && $(PIP) install --requir
 # Tests have their files in memory where there is plenty: half of their time was the disk's.
 ROOMY := $(shell [ "$$(df --output=avail -B1G /dev/shm 2>/dev/null | tail -n 1)" -ge 4 ] 2>/dev/null && echo /dev/shm)
 # Hundreds of servers start: their bytecode is kept, whatever the environment says.
-# One more than there are cores: tests wait for a half of their time.
+# More than a small machine has cores: tests wait for a half of their time.
 WORKERS = -n 3 --dist worksteal
 PYTEST = PYTHONDONTWRITEBYTECODE= $(if $(ROOMY),TMPDIR=$(ROOMY)) $(BIN)/python -m pytest
 

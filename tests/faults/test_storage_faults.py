@@ -66,6 +66,12 @@ def errors(server: RunningServer) -> list[str]:
     return [line.get("message") or line["event"] for line in lines if "method" not in line]
 
 
+def recoveries(server: RunningServer) -> list[str]:
+    """Return the levels of the lines that say that it can write again."""
+    lines = server.log_lines()
+    return [line["level"] for line in lines if line.get("message", "").endswith("again")]
+
+
 def reads_go_on(server: RunningServer, rows: int) -> None:
     assert server.get("/messages").json()["total"] == rows
     assert server.get("/messages?q=hello").json()["total"] == rows
@@ -123,8 +129,7 @@ def test_each_episode_has_its_error_line(faulty: FaultyServerFactory) -> None:
         disk.heal()
         recovers(server, f"m{episode}")
     assert errors(server) == ["the database cannot be written: disk I/O error"] * 3
-    back = [line for line in server.log_lines() if line.get("message", "").endswith("again")]
-    assert [line["level"] for line in back] == ["WARNING"] * 3
+    assert recoveries(server) == ["WARNING"] * 3
 
 
 def test_a_failing_read_is_a_503_and_no_500(faulty: FaultyServerFactory) -> None:
@@ -263,7 +268,8 @@ def test_a_full_disk(tmp_path: Path) -> None:
             assert "full" in unready(server) or "I/O" in unready(server)
             reads = server.get("/messages?limit=1").json()["total"]
             assert reads == 5 + len(accepted)
-            assert len(errors(server)) == 1
+            # What upkeep finds room for in between, on a slow machine, is another episode.
+            assert len(errors(server)) == 1 + len(recoveries(server))
             filler.unlink()
             recovers(server)
             server.stop()
