@@ -630,7 +630,7 @@ async def test_one_client_has_few_reads_waiting(
     let_go = asyncio.Event()
     waiting = 0
 
-    async def slow(_now_us: int) -> dict[str, Any]:
+    async def slow() -> dict[str, Any]:
         nonlocal waiting
         waiting += 1
         await let_go.wait()
