@@ -148,6 +148,10 @@ class _Process:
             log.event(logger, logging.WARNING, "drain_timed_out", seconds=settings.drain_seconds)
 
     async def _close(self, store: MessageStore) -> None:
+        if self._status:
+            # To close would copy the log once more and drop it, as if all before had been synced.
+            log.event(logger, logging.INFO, "stopped", exit_status=self._status)
+            self._exit_now(self._status)
         # Not asyncio.timeout: what it cancels would wait for the disk once more, to clean up.
         closing = asyncio.ensure_future(store.close())
         await asyncio.wait([closing], timeout=CLOSE_SECONDS)

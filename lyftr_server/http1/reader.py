@@ -58,11 +58,10 @@ class RequestReader:
         self._at_start = True  # no request has ended in what is being parsed
 
     def feed(self, data: bytes) -> None:
-        if self._start:
-            data, self._start = self._start + data, b""
         before = self.upload
+        self._at_start = before is None or bool(self._start)
+        data, self._start = self._start + data, b""
         size = before.size if before is not None else 0
-        self._at_start = before is None or not before.target
         try:
             self._parse(data)
         except HttpParserCallbackError as error:

@@ -32,7 +32,7 @@ class Health:
 
     @property
     def fit_for_upkeep(self) -> bool:
-        return self._failing is None and time.monotonic() >= self._upkeep_after
+        return not self.lost and self._failing is None and time.monotonic() >= self._upkeep_after
 
     def require(self) -> None:
         """Raise StoreError where nothing may be acknowledged any more."""

@@ -197,6 +197,14 @@ def test_a_head_that_is_broken_is_answered_without_a_body(target: Target, data: 
     assert [line["method"] for line in lines] == ["HEAD", "HEAD"]
 
 
+def test_a_method_may_begin_in_what_ended_the_request_before(target: Target) -> None:
+    data = request("POST", "/webhook", {"X-Signature": "0" * 64}, b"a body") + LIVE[:1]
+    with target.raw() as raw:
+        raw.send_in([data, LIVE[1:2], LIVE[2:3], LIVE[3:]], 0.02)
+        assert [raw.answer().status for _ in range(2)] == [401, 200]
+    target.settle()
+
+
 @pytest.mark.parametrize("method", ["BREW", "post", "POSTX", "P", "*~", "PLAY", "PRI", "X" * 64])
 def test_a_method_that_nobody_knows_is_refused_as_any_other(target: Target, method: str) -> None:
     mark = target.mark()

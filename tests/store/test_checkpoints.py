@@ -38,8 +38,8 @@ async def shrunk(store: SqliteStore) -> None:
     """Store messages until the log is begun anew."""
     held = 0
     async with asyncio.timeout(30):
-        while store._checkpoints._held() >= held:
-            held = store._checkpoints._held()
+        while store._checkpoints._log()[0] >= held:
+            held, _ = store._checkpoints._log()
             await fill(store, f"more{next(NUMBERS)}-", 5)
 
 
@@ -85,6 +85,27 @@ async def test_a_reader_in_the_log_keeps_it_and_costs_no_copy_for_each_commit(
         assert 0 < rounds <= each
         db.execute("COMMIT")
     await shrunk(store)
+
+
+async def test_no_copy_begins_when_there_is_nothing_to_copy(
+    open_store: StoreFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit that begins the log anew beside one might be lost (SQLite before 3.51.3)."""
+    store = await open_store(tmp_path / "app.db")
+    await fill(store, "a", 5)
+    await until(lambda: not store.upkeep_waits, 30)
+    log = store._checkpoints
+    log._start = 1
+    await store._writing.run(checkpoints._checkpoint)
+    log.look()
+    assert log._log()[0] == log._log()[1] > 1
+    assert log._copying is None
+    monkeypatch.setattr(checkpoints, "START_BYTES", 1)
+    await fill(store, "b", 1)
+    assert log._copying is not None
+    assert log.busy
+    assert not store.upkeep_waits  # nothing else empties the log meanwhile
+    assert not store.upkeep_due
 
 
 async def test_a_sync_that_fails_beside_the_commits_ends_the_process(

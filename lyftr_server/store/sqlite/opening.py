@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from ..errors import Unopenable, Unusable
 from . import counts, schema, search, verify
-from .checkpoints import LIMIT_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +38,8 @@ def prepare(db: sqlite3.Connection) -> int:
     schema.migrate(db)
     _make_durable(db)
     _repair_counts(db)
-    return _page_bytes(db)
+    (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
+    return int(page_bytes)
 
 
 def find(db: sqlite3.Connection) -> Standing:
@@ -53,14 +53,9 @@ def _make_durable(db: sqlite3.Connection) -> None:
     if mode != "wal":
         raise Unusable(f"the file system allows no write-ahead log (journal mode {mode})")
     db.execute("PRAGMA synchronous = FULL")
-    db.execute(f"PRAGMA wal_autocheckpoint = {LIMIT_BYTES // _page_bytes(db)}").fetchall()
+    db.execute("PRAGMA wal_autocheckpoint = 0").fetchall()  # see checkpoints.py
     # What is deleted is overwritten; an insert pays nothing for it.
     db.execute("PRAGMA secure_delete = ON").fetchall()
-
-
-def _page_bytes(db: sqlite3.Connection) -> int:
-    (size,) = db.execute("PRAGMA page_size").fetchone()
-    return int(size)
 
 
 def _repair_counts(db: sqlite3.Connection) -> None:

@@ -167,11 +167,13 @@ class SqliteStore(MessageStore):
 
     @property
     def upkeep_waits(self) -> bool:
-        return self._checkpoints.due or self._derived.waits or self._keeping.waits
+        waits = self._checkpoints.due or self._derived.waits or self._keeping.waits
+        return waits and not self._checkpoints.busy
 
     @property
     def upkeep_due(self) -> bool:
-        return self._checkpoints.due or self._derived.due or self._keeping.due
+        due = self._checkpoints.due or self._derived.due or self._keeping.due
+        return due and not self._checkpoints.busy
 
     async def erase(self, *, person: str | None = None, message_id: str | None = None) -> Erased:
         ended = await self._keeping.erase(person=person, message_id=message_id)
