@@ -212,15 +212,18 @@ class BaseHandler(ServiceMixin, RequestHandler):
             await self.send(body[start : start + STREAM_BYTES])
         self.end_stream()
 
-    def start_stream(self, headers: Headers = (), length: int | None = None) -> None:
+    def start_stream(
+        self, headers: Headers = (), length: int | None = None, *, waits: bool = False
+    ) -> None:
         """Begin a 200 that is sent piece by piece; an error after this breaks it off.
 
-        `length` is the sum of the pieces in bytes, where it is known.
+        `length` is the sum of the pieces in bytes, where it is known. `waits`: a piece may be long
+        in coming.
         """
         self.status = 200
         self._streaming = True
         headers = (("X-Request-ID", self.request_id), *headers)
-        self.request.connection.begin(200, headers, length)
+        self.request.connection.begin(200, headers, length, waits=waits)
 
     async def send(self, data: bytes) -> None:
         """Send a piece of a stream, and wait until its client has room for more.

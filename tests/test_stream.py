@@ -198,6 +198,19 @@ def test_how_long_a_reader_stays_is_no_latency(server: RunningServer) -> None:
     assert found[name] == 1
 
 
+def test_a_reader_that_leaves_makes_room_before_the_next_comment(server: RunningServer) -> None:
+    def requests() -> float:
+        return samples(server.get("/metrics").body)["lyftr_requests_in_flight"]
+
+    with Stream(server.port).begun():
+        assert requests() == 2
+    # Nothing that is written betrays that it has gone.
+    deadline = time.monotonic() + feed.HEARTBEAT_SECONDS - 2
+    while requests() > 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 # -- many readers, and slow ones
 
 

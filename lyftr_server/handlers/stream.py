@@ -63,7 +63,7 @@ class StreamHandler(ReadHandler):
             await self.send(bytes(piece))
 
     def _begin(self) -> None:
-        self.start_stream(_HEADERS)
+        self.start_stream(_HEADERS, waits=True)
         self._began = monotonic()
 
     def latency_ms(self) -> float:

@@ -122,8 +122,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         if self._closing:
             return min(self._since + limits.linger_seconds, self._linger_end)
         if self._current is not None:
-            # Once it has begun, writing shows whether the client is still there.
-            gone = self._ended and self._current.safe and not self._current.begun
+            # While pieces go out, writing shows whether the client is still there.
+            gone = self._ended and self._current.safe and not self._current.flowing
             return self._since + limits.half_closed_seconds if gone else _NEVER
         upload = self._reader.upload
         if upload is None:

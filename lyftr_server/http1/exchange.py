@@ -44,7 +44,7 @@ class Exchange:
         self.closes = not upload.keep_alive
         self.head_only = upload.method == "HEAD"
         self.safe = self.head_only or upload.method == "GET"
-        self.begun = False  # an answer in pieces
+        self.flowing = False  # an answer in pieces, one behind the other
         self._wire = wire
         self._outlet = outlet
         self._http10 = upload.version == "1.0"
@@ -65,10 +65,18 @@ class Exchange:
         self._end()
 
     def begin(
-        self, status: int, headers: Sequence[tuple[str, str]], length: int | None = None
+        self,
+        status: int,
+        headers: Sequence[tuple[str, str]],
+        length: int | None = None,
+        *,
+        waits: bool = False,
     ) -> None:
-        """Begin an answer of pieces; `length` is their sum in bytes, where it is known."""
-        self.begun = True
+        """Begin an answer of pieces; `length` is their sum in bytes, where it is known.
+
+        `waits`: a piece may be long in coming.
+        """
+        self.flowing = not waits
         if length is not None:
             framing = f"Content-Length: {length}\r\n"
         elif self._http10:

@@ -22,9 +22,9 @@ class ClientLimits:
     body_seconds: float = 15
     idle_seconds: float = 75
     write_seconds: float = 30
-    # For the application to begin its answer to a GET or HEAD of a client that sends no more:
-    # most such clients are gone. What changes something has no such limit: its sender may have
-    # said all it had to say, and waits to hear of it.
+    # For the application to begin its answer to a GET or HEAD of a client that sends no more, and
+    # for one that follows what comes: most such clients are gone. What changes something has no
+    # such limit: its sender may have said all it had to say, and waits to hear of it.
     half_closed_seconds: float = 1
     # For a client that still sends a body to fall silent, after we refused it.
     linger_seconds: float = 3

@@ -125,6 +125,29 @@ async def test_who_delivers_and_half_closes_is_not_cut(io_loop: AsyncIOLoop) -> 
     assert await server.drain(1)
 
 
+async def test_who_half_closes_while_an_answer_waits_for_its_next_piece_is_taken_for_gone(
+    io_loop: AsyncIOLoop,
+) -> None:
+    application = Silent()
+    server, port = await start(application)
+    clients = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+    for number, (_, writer) in enumerate(clients):
+        writer.write(LIVE)
+        await until(lambda: len(application.requests) == number + 1)  # noqa: B023 - awaited here
+        exchange = application.requests[number].connection
+        exchange.begin(200, [("Content-Type", "text/plain")], waits=number > 0)
+        writer.write_eof()
+    flowing, waiting = application.requests
+    await until(lambda: waiting in application.gone)
+    assert application.gone == [waiting]
+    for each in (waiting, flowing):
+        each.connection.finish()
+    assert (await clients[0][0].read()).endswith(b"0\r\n\r\n")
+    for _, writer in clients:
+        writer.close()
+    assert await server.drain(1)
+
+
 async def test_a_body_counts_until_its_request_ends(io_loop: AsyncIOLoop) -> None:
     """Also while the disk keeps it waiting."""
     application = Silent()
