@@ -179,11 +179,10 @@ class BaseHandler(ServiceMixin, RequestHandler):
         try:
             self.check()
             await getattr(self, self.request.method.lower())(*map(self.decode_argument, args))
-        except Exception as error:
-            self._fail(error)
         except BaseException as error:
             self._fail(error)
-            raise
+            if not isinstance(error, Exception):
+                raise
 
     def check(self) -> None:
         """Refuse what may not go on; in the contract's order."""
