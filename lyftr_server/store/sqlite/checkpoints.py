@@ -48,6 +48,7 @@ class Checkpoints:
         self._index = files.descriptor(files.wal_index)
         self._start = START_BYTES
         self._seen = 0
+        self.on_copied: Callable[[], None] = lambda: None  # the writing connection's turn
         self._copying: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
@@ -64,6 +65,7 @@ class Checkpoints:
         self._seen = held
         if held >= self._start and held > copied and self._copying is None:
             self._copying = asyncio.create_task(self._copy())
+            self._copying.add_done_callback(lambda _: self.on_copied())
 
     @property
     def busy(self) -> bool:

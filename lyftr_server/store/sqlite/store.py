@@ -110,6 +110,7 @@ class SqliteStore(MessageStore):
             )
             beside = Writer(await self._connected(open_writer), self.files)
             self._checkpoints = Checkpoints(beside, self._writing.run, self.files, page_bytes)
+            self._checkpoints.on_copied = lambda: self._commits.wake()
             self._opened.push_async_callback(self._checkpoints.close)
             self.files.check()
         except (sqlite3.Error, OSError, StoreError) as error:
